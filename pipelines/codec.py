@@ -1,0 +1,139 @@
+"""Bytes to nouns and back: frames of the feed, records and items of the streams.
+
+In: bytes or text. Out: the plain dicts of :mod:`pipelines.events`. What cannot be decoded raises
+:class:`~pipelines.errors.MalformedFrame` with the raw bytes, so that nothing is lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgpack
+import orjson
+
+from pipelines.errors import MalformedFrame
+from pipelines.events import Message, Record, format_time_ns, parse_time_ns
+
+STREAM_VERSION = 1
+TIME_KEYS = ("t", "created_at", "updated_at")
+"""Keys of a message that hold a time: RFC 3339 text in JSON, a Timestamp extension in msgpack."""
+
+
+def decode_json_frame(frame: bytes | str) -> list[Message]:
+    """Messages of one JSON frame: an array of objects.
+
+    Raises:
+        MalformedFrame: No JSON, or not an array. (An element that is no object stays inside: the
+            caller quarantines it alone.)
+    """
+    try:
+        messages = orjson.loads(frame)
+    except orjson.JSONDecodeError as error:
+        raise MalformedFrame(f"no JSON: {error}", raw=_raw(frame)) from error
+    if not isinstance(messages, list):
+        raise MalformedFrame("not an array of messages", raw=_raw(frame))
+    return messages
+
+
+def decode_msgpack_frame(frame: bytes) -> list[Message]:
+    """Messages of one msgpack frame, with times as the RFC 3339 text that JSON frames carry.
+
+    Raises:
+        MalformedFrame: No msgpack, or not an array.
+    """
+    try:
+        messages = msgpack.unpackb(frame, timestamp=2)  # 2: nanoseconds as int
+    except Exception as error:  # msgpack raises a dozen unrelated types on bad input
+        raise MalformedFrame(f"no msgpack: {error}", raw=_raw(frame)) from error
+    if not isinstance(messages, list):
+        raise MalformedFrame("not an array of messages", raw=_raw(frame))
+    for message in messages:
+        if isinstance(message, dict):
+            for key in TIME_KEYS:
+                value = message.get(key)
+                if type(value) is int:
+                    message[key] = format_time_ns(value)
+    return messages
+
+
+def encode_json_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """One JSON frame of messages."""
+    return orjson.dumps(messages)
+
+
+def encode_msgpack_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
+    """One msgpack frame of messages whose times are RFC 3339 text; they travel as Timestamps."""
+    out = []
+    for message in messages:
+        copy = dict(message)
+        for key in TIME_KEYS:
+            value = copy.get(key)
+            if isinstance(value, str):
+                copy[key] = msgpack.Timestamp.from_unix_nano(parse_time_ns(value))
+        out.append(copy)
+    packed: bytes = msgpack.packb(out)
+    return packed
+
+
+def encode_record(record: Record) -> bytes:
+    """Kinesis data of a record: one JSON document, version 1."""
+    return orjson.dumps(
+        {
+            "v": STREAM_VERSION,
+            "epoch": record.epoch,
+            "bucket": record.bucket,
+            "bseq": record.bseq,
+            "kinds": record.kinds,
+            "sent_at_ns": record.sent_at_ns,
+            "market_ns": record.market_ns,
+            "messages": record.messages,
+        }
+    )
+
+
+def decode_record(data: bytes) -> Record:
+    """The record of Kinesis data made by :func:`encode_record`.
+
+    Raises:
+        MalformedFrame: Not a record of version 1.
+    """
+    try:
+        doc = orjson.loads(data)
+        if doc["v"] != STREAM_VERSION:
+            raise MalformedFrame(f"record of unknown version {doc['v']!r}", raw=bytes(data))
+        return Record(
+            epoch=doc["epoch"],
+            bucket=doc["bucket"],
+            bseq=doc["bseq"],
+            sent_at_ns=doc["sent_at_ns"],
+            market_ns=doc["market_ns"],
+            messages=doc["messages"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise MalformedFrame(f"no record: {error!r}", raw=bytes(data)) from error
+
+
+def encode_items(items: Sequence[Mapping[str, Any]]) -> bytes:
+    """Kinesis data of items for ``market-signals``."""
+    return orjson.dumps({"v": STREAM_VERSION, "items": items})
+
+
+def decode_items(data: bytes) -> list[dict[str, Any]]:
+    """Items of one ``market-signals`` record.
+
+    Raises:
+        MalformedFrame: Not an item record of version 1.
+    """
+    try:
+        doc = orjson.loads(data)
+        if doc["v"] != STREAM_VERSION:
+            raise MalformedFrame(f"items of unknown version {doc['v']!r}", raw=bytes(data))
+        items: list[dict[str, Any]] = doc["items"]
+        return items
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise MalformedFrame(f"no items: {error!r}", raw=bytes(data)) from error
+
+
+def _raw(frame: bytes | str) -> bytes:
+    return frame.encode(errors="surrogatepass") if isinstance(frame, str) else bytes(frame)

@@ -1,0 +1,235 @@
+"""The nouns on the wire and on the streams: messages, buckets, records, items. Pure.
+
+A *message* is one Alpaca message as received, a dict with its short keys. A *record* is what one
+Kinesis record of ``market-data`` holds: many messages of one symbol bucket. An *item* is what
+``market-signals`` carries. The layout is version 1 of the stream format.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+Message = dict[str, Any]
+
+BUCKETS = 64
+"""Number of symbol buckets; a bucket is the partition key on ``market-data``."""
+
+MINUTE_NS = 60_000_000_000
+SECOND_NS = 1_000_000_000
+DAY_NS = 86_400 * SECOND_NS
+
+TRADE, QUOTE, BAR = "t", "q", "b"
+EVENT_TYPES = frozenset("duslcxin")
+"""Alpaca's other message types: they go to the ``events`` table with their payload as it was."""
+MARKET_TYPES = frozenset({TRADE, QUOTE, BAR}) | EVENT_TYPES
+
+HEARTBEAT, GAP, MALFORMED = "hb", "gap", "bad"
+"""Message types that the producer itself adds to a record.
+
+``hb``: ``{"T":"hb","market_ns":int,"symbols":[...]}``, every second, in every bucket in use.
+``gap``: ``{"T":"gap","S":symbol,"from_ns":int|null,"to_ns":int,"reason":str}``: messages of the
+symbol whose :func:`effective_ns` lies strictly between were missed.
+``bad``: ``{"T":"bad","reason":str,"raw":base64}``: a frame, or a part of one, that is no message.
+"""
+
+MAX_AHEAD_NS = 5 * MINUTE_NS
+MAX_BEHIND_NS = 7 * DAY_NS
+"""An event dated further from the market time of its record than this is quarantined."""
+
+
+def bucket_of(symbol: str) -> int:
+    """Bucket of a symbol: stable over runs, hosts and languages (CRC-32 modulo 64).
+
+    >>> bucket_of("AAPL"), bucket_of("SPY")
+    (28, 63)
+    """
+    return zlib.crc32(symbol.encode()) % BUCKETS
+
+
+_SECONDS: dict[str, int] = {}
+_PREFIXES: dict[int, str] = {}
+
+
+def parse_time_ns(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time with up to nine decimals.
+
+    >>> parse_time_ns("2021-02-22T15:51:45.335689322Z")
+    1614009105335689322
+    >>> parse_time_ns("2021-02-22T15:51:45Z") == parse_time_ns("2021-02-22T10:51:45-05:00")
+    True
+
+    Raises:
+        ValueError: The text is no RFC 3339 time.
+    """
+    prefix = text[:19]
+    seconds = _SECONDS.get(prefix)
+    if seconds is None:
+        seconds = int(datetime.fromisoformat(prefix).replace(tzinfo=UTC).timestamp())
+        if len(_SECONDS) > 4096:
+            _SECONDS.clear()
+        _SECONDS[prefix] = seconds
+    rest = text[19:]
+    if rest == "Z":
+        return seconds * SECOND_NS
+    offset_s = 0
+    if rest.endswith("Z"):
+        rest = rest[:-1]
+    elif len(rest) >= 6 and rest[-6] in "+-":
+        sign = -1 if rest[-6] == "-" else 1
+        offset_s = sign * (int(rest[-5:-3]) * 3600 + int(rest[-2:]) * 60)
+        rest = rest[:-6]
+    else:
+        raise ValueError(f"no zone in time {text!r}")
+    nanos = 0
+    if rest:
+        digits = rest[1:]
+        if rest[0] != "." or not digits.isdigit() or len(digits) > 9:
+            raise ValueError(f"bad fraction in time {text!r}")
+        nanos = int(digits.ljust(9, "0"))
+    return (seconds - offset_s) * SECOND_NS + nanos
+
+
+def format_time_ns(ns: int) -> str:
+    """RFC 3339 text of nanoseconds since the epoch, UTC, without trailing zeros.
+
+    >>> format_time_ns(1614009105335689322), format_time_ns(1614009105000000000)
+    ('2021-02-22T15:51:45.335689322Z', '2021-02-22T15:51:45Z')
+    """
+    seconds, nanos = divmod(ns, SECOND_NS)
+    prefix = _PREFIXES.get(seconds)
+    if prefix is None:
+        prefix = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        if len(_PREFIXES) > 4096:
+            _PREFIXES.clear()
+        _PREFIXES[seconds] = prefix
+    if not nanos:
+        return prefix + "Z"
+    return f"{prefix}.{nanos:09d}".rstrip("0") + "Z"
+
+
+def effective_ns(message: Mapping[str, Any]) -> int:
+    """Market time at which a message could first be known.
+
+    A tick's own time; for a minute bar, whose ``t`` is its start, its end. Gap rows are stated in
+    this time.
+
+    >>> effective_ns({"T": "b", "t": "1970-01-01T00:01:00Z"}) == 2 * MINUTE_NS
+    True
+    """
+    ns = parse_time_ns(message["t"] if "t" in message else message["updated_at"])
+    return ns + MINUTE_NS if message["T"] == BAR else ns
+
+
+def _bad_number(value: object, *, zero_ok: bool) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+        return True
+    return value < 0 if zero_ok else value <= 0
+
+
+_POSITIVE = {TRADE: ("p",), QUOTE: ("bp", "ap"), BAR: ("o", "h", "l", "c")}
+_NOT_NEGATIVE = {TRADE: ("s",), QUOTE: ("bs", "as"), BAR: ("v",)}
+
+
+def reject_reason(message: Message, *, market_ns: int) -> str | None:
+    """Why a message must be quarantined, or ``None`` if it may be stored.
+
+    Args:
+        message: One message of a record.
+        market_ns: Market time at which its record was sent; it stands in the record, so that
+            every reader at any time decides the same.
+
+    Returns:
+        ``unknown_type``, ``missing_field:<key>``, ``bad_number:<key>``, ``bad_time``,
+        ``future_event``, ``ancient_event``, ``bad_bar`` or ``None``.
+
+    A quote may have a side with price 0 (nobody there); a trade and a bar may not.
+
+    >>> reject_reason({"T": "t", "S": "AAPL", "p": -1, "s": 5, "t": "1970-01-01T00:00:01Z"}, market_ns=0)
+    'bad_number:p'
+    """
+    kind = message.get("T")
+    if kind not in MARKET_TYPES:
+        return "unknown_type"
+    if kind in _POSITIVE:
+        if not isinstance(message.get("S"), str) or not message["S"]:
+            return "missing_field:S"
+        for key in _POSITIVE[kind]:
+            if key not in message:
+                return f"missing_field:{key}"
+            if _bad_number(message[key], zero_ok=kind == QUOTE):
+                return f"bad_number:{key}"
+        for key in _NOT_NEGATIVE[kind]:
+            if key not in message:
+                return f"missing_field:{key}"
+            if _bad_number(message[key], zero_ok=True):
+                return f"bad_number:{key}"
+        if kind == BAR and not (
+            message["l"] <= min(message["o"], message["c"])
+            and max(message["o"], message["c"]) <= message["h"]
+        ):
+            return "bad_bar"
+    try:
+        ns = effective_ns(message)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return "bad_time"
+    if ns > market_ns + MAX_AHEAD_NS:
+        return "future_event"
+    if ns < market_ns - MAX_BEHIND_NS:
+        return "ancient_event"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of ``market-data``.
+
+    Args:
+        epoch: Identity of the producer run that made it (a UUID).
+        bucket: Symbol bucket, 0 to 63; also the partition key.
+        bseq: Counter of (epoch, bucket), from 1 without holes.
+        sent_at_ns: Wall time of its first sending.
+        market_ns: Market time of its first sending.
+        messages: The messages in order of receipt, each with ``r``, its receipt in wall ns.
+    """
+
+    epoch: str
+    bucket: int
+    bseq: int
+    sent_at_ns: int
+    market_ns: int
+    messages: Sequence[Message]
+
+    @property
+    def kinds(self) -> str:
+        """The market message types inside, one letter each, once, sorted."""
+        return "".join(sorted({m["T"] for m in self.messages if m.get("T") in MARKET_TYPES}))
+
+
+def item(
+    kind: str,
+    *,
+    symbol: str,
+    event_time: str,
+    data: Mapping[str, Any],
+    revision: int = 0,
+    model: str = "",
+) -> dict[str, Any]:
+    """One item of ``market-signals``; its id names what it is about, so that repeats can be dropped.
+
+    >>> item("signal", symbol="SPY", event_time="2011-01-03T14:30:00Z", data={}, model="ppo-1:3")["id"]
+    'signal:SPY:2011-01-03T14:30:00Z:0:ppo-1:3'
+    """
+    tail = f":{model}" if model else ""
+    return {
+        "id": f"{kind}:{symbol}:{event_time}:{revision}{tail}",
+        "kind": kind,
+        "symbol": symbol,
+        "event_time": event_time,
+        "revision": revision,
+        "data": dict(data),
+    }

@@ -1,0 +1,1 @@
+"""Kinesis: batching, writing, offsets, reading, and the Spark data source."""

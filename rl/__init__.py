@@ -1,0 +1,1 @@
+"""Learning: account, environments, training, registry."""

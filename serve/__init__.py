@@ -1,0 +1,1 @@
+"""Serving: signals, feed, hub, API."""
