@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -56,7 +55,6 @@ def start(
     run_dir: Path,
     log_dir: Path,
     env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
     nice: int = 0,
 ) -> Child:
     """Start a child in a session of its own, with its output in ``log_dir/<name>.log``.
@@ -67,7 +65,6 @@ def start(
         run_dir: Where children are written down.
         log_dir: Where logs go.
         env: Its whole environment; this process's by default.
-        cwd: Its working directory.
         nice: Added niceness.
 
     Raises:
@@ -78,22 +75,25 @@ def start(
     log = log_dir / f"{name}.log"
     with log.open("ab") as out:
         try:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                env=None if env is None else dict(env),
-                cwd=cwd,
-                start_new_session=True,
+            # Not subprocess: a Popen that is dropped while its process runs warns, and ours outlive us.
+            pid = os.posix_spawnp(
+                command[0],
+                list(command),
+                dict(os.environ if env is None else env),
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_DUP2, out.fileno(), 1),
+                    (os.POSIX_SPAWN_DUP2, out.fileno(), 2),
+                ],
+                setsid=True,
             )
         except OSError as error:
             raise PartFailed(f"{name}: cannot start {command[0]!r}: {error}") from error
-    handle = psutil.Process(process.pid)
+    handle = psutil.Process(pid)
     if nice:
         with contextlib.suppress(psutil.Error):
             handle.nice(nice)
-    child = Child(name=name, pid=process.pid, started=handle.create_time(), log=str(log))
+    child = Child(name=name, pid=pid, started=handle.create_time(), log=str(log))
     path = run_dir / f"{name}.json"
     draft = path.with_suffix(".tmp")
     draft.write_bytes(orjson.dumps(asdict(child)))
