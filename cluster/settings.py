@@ -1,0 +1,176 @@
+"""All settings: the only reader of the environment.
+
+Every field is an environment variable with the prefix ``RAYTAPE_`` (``RAYTAPE_SPEED=10``) or a
+line of the same form in ``.env``; the keys of Alpaca keep their usual names. Other packages get
+frozen configurations made from here and never look at the environment.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from pipelines.errors import ConfigError
+
+DEFAULT_SYMBOLS = (
+    "AAPL", "TSLA", "NVDA", "MSFT", "GOOGL", "AMZN", "META", "AMD", "NFLX", "INTC",
+    "JPM", "BAC", "XOM", "JNJ", "KO", "DIS", "BA", "SPY", "QQQ", "IWM",
+)  # fmt: skip
+
+
+class Settings(BaseSettings):
+    """The settings of one platform; see ``.env.example`` for a line on each."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAYTAPE_", env_file=".env", extra="ignore", frozen=True, populate_by_name=True
+    )
+
+    # What is played
+    symbols: Annotated[tuple[str, ...], NoDecode] = Field(
+        DEFAULT_SYMBOLS, description="Symbols to subscribe, comma-separated."
+    )
+    live: bool = Field(False, description="Alpaca itself instead of our exchange.")
+    feed: Literal["iex", "sip", "test"] = Field("iex", description="Alpaca's feed.")
+    speed: float = Field(10.0, gt=0, description="Market seconds per wall second (simulated).")
+    seed: int = Field(7, description="Seed of the synthetic market and of training.")
+    replay: Path | None = Field(None, description="Parquet file of minute bars to replay.")
+    replay_sessions: Literal["all", "regular"] = Field(
+        "all", description="Which hours of a replayed file are played."
+    )
+    max_minutes: int | None = Field(None, description="Stop the simulated market after so many.")
+    messages_per_minute: int = Field(
+        120, gt=3, description="Trades and quotes per symbol and market minute (synthetic)."
+    )
+    alpaca_key: SecretStr = Field(
+        SecretStr("simulated"),
+        validation_alias=AliasChoices("APCA_API_KEY_ID", "alpaca_key"),
+        description="Alpaca's key id.",
+    )
+    alpaca_secret: SecretStr = Field(
+        SecretStr("simulated"),
+        validation_alias=AliasChoices("APCA_API_SECRET_KEY", "alpaca_secret"),
+        description="Its secret.",
+    )
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="Address that everything listens on.")
+    gateway_port: int = Field(8000, description="Dashboard, REST and WebSocket.")
+    ray_dashboard_port: int = Field(8265, description="Ray's dashboard.")
+    spark_ui_port: int = Field(4040, description="Spark's UI.")
+    exchange_port: int = Field(8765, description="Our exchange.")
+    kinesis_port: int = Field(4567, description="Embedded Kinesis.")
+    metrics_port: int = Field(9464, description="Prometheus target of the whole platform.")
+    ray_port: int = Field(6379, description="Ray's control store.")
+    haproxy_metrics_port: int = Field(9101, description="HAProxy's own metrics.")
+    haproxy_stats_port: int = Field(8404, description="HAProxy's statistics page.")
+
+    # Where it writes
+    var_dir: Path = Field(Path("var"), description="Folder of data, checkpoints, models and logs.")
+    lake_uri: str | None = Field(None, description="Lake; a path or s3:// (default: var/lake).")
+    registry_uri: str | None = Field(None, description="Models (default: var/registry).")
+    checkpoint_uri: str | None = Field(None, description="Spark (default: var/checkpoints).")
+    tape_max_mb: int = Field(512, gt=0, description="Disk that the exchange's record may take.")
+
+    # Kinesis
+    kinesis: Literal["embedded", "aws"] = Field("embedded", description="Which Kinesis.")
+    region: str = Field("us-east-1", description="AWS region.")
+    market_data: str = Field("market-data", description="Name of the stream of raw records.")
+    market_signals: str = Field("market-signals", description="Name of the stream of signals.")
+    shards: int = Field(2, gt=0, description="Shards of market-data where we create it.")
+
+    # Producer
+    batch_ms: int = Field(40, gt=0, description="Longest wait of a message for its batch.")
+    codec: Literal["msgpack", "json"] = Field("msgpack", description="Encoding of the feed.")
+
+    # Spark
+    spark_master: str = Field("raydp", description="raydp, local[N], or a URL.")
+    spark_executors: int = Field(1, gt=0, description="Executors under RayDP.")
+    spark_executor_cores: int = Field(2, gt=0, description="Cores of each.")
+    spark_executor_memory: str = Field("768m", description="Heap of each.")
+    spark_driver_memory: str = Field("768m", description="Heap of the driver.")
+    archive_trigger_s: float = Field(10.0, gt=0, description="Interval of the archive query.")
+    signals_trigger_s: float = Field(0.5, gt=0, description="Interval of the signals query.")
+    policy_deadline_s: float = Field(1.0, gt=0, description="Longest wait for the policy.")
+    assumed_spread_bps: float = Field(2.0, ge=0, description="Spread where there are no quotes.")
+
+    # Serving
+    stale_after_s: float = Field(
+        180.0, gt=0, description="Market seconds after which a closed bar is stale (or 15 wall s)."
+    )
+    feed_poll_s: float = Field(0.1, gt=0, description="Interval of the feed's polls per shard.")
+
+    # Learning
+    train_budget_s: float = Field(45.0, gt=0, description="Wall time of the first training.")
+    train_algorithm: Literal["ppo", "dqn"] = Field("ppo", description="Algorithm of `train`.")
+    train_bars: int = Field(4000, gt=600, description="Minute bars per symbol it learns from.")
+
+    # Ray
+    ray_cpus: int = Field(8, gt=3, description="Logical CPUs; parts take fractions of them.")
+    ray_object_store_mb: int = Field(192, ge=80, description="Ray's object store.")
+
+    @field_validator("symbols", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [s.strip().upper() for s in value.split(",") if s.strip()]
+        if not value:
+            raise ValueError("at least one symbol is needed, for example AAPL,SPY")
+        return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("replay")
+    @classmethod
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError(f"no such file: {value}")
+        return value
+
+    @property
+    def run_dir(self) -> Path:
+        """Where running children are written down."""
+        return self.var_dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        """Where logs go."""
+        return self.var_dir / "log"
+
+    def uri(self, name: Literal["lake", "registry", "checkpoints"]) -> str:
+        """The address of one of the stores: its setting, or a folder of ``var_dir``."""
+        chosen = {
+            "lake": self.lake_uri,
+            "registry": self.registry_uri,
+            "checkpoints": self.checkpoint_uri,
+        }[name]
+        return chosen or str((self.var_dir / name).resolve())
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the dashboard and the API are."""
+        return f"http://{self.host}:{self.gateway_port}"
+
+    @property
+    def exchange_url(self) -> str:
+        """Where our exchange is."""
+        return f"http://{self.host}:{self.exchange_port}"
+
+
+def load(**overrides: object) -> Settings:
+    """Settings from the environment, ``.env`` and overrides (which win).
+
+    Raises:
+        ConfigError: A value is wrong; the message names the variable, the value and what is needed.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            name = str(problem["loc"][0])
+            variable = name if name.startswith("APCA") else f"RAYTAPE_{name.upper()}"
+            secret = "key" in name.lower() or "secret" in name.lower()
+            value = "(hidden)" if secret else repr(problem.get("input"))
+            lines.append(f"{variable}={value}: {problem['msg']}")
+        raise ConfigError("; ".join(lines)) from error
