@@ -75,7 +75,7 @@ def start(
     log = log_dir / f"{name}.log"
     with log.open("ab") as out:
         try:
-            # Not subprocess: a Popen that is dropped while its process runs warns, and ours outlive us.
+            # Not subprocess: a Popen dropped while its process runs warns, and ours outlive us.
             pid = os.posix_spawnp(
                 command[0],
                 list(command),

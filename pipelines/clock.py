@@ -30,7 +30,8 @@ class MarketClock:
             Empty in live mode, where market time is wall time.
 
     >>> s = 1_000_000_000
-    >>> clock = MarketClock(rate=10, wall_origin_ns=0, sessions=((100 * s, 200 * s), (500 * s, 600 * s)))
+    >>> days = ((100 * s, 200 * s), (500 * s, 600 * s))
+    >>> clock = MarketClock(rate=10, wall_origin_ns=0, sessions=days)
     >>> clock.market_ns(5 * s) // s     # 5 s of wall time are 50 s into the first session
     150
     >>> clock.market_ns(12 * s) // s    # the closed hours are skipped
@@ -70,7 +71,7 @@ class MarketClock:
         return min(opens + elapsed - self._starts[i], closes)
 
     def wall_at(self, market: int) -> int:
-        """First wall time at which the market time is reached (a closed hour maps to the next open)."""
+        """First wall time at which the market time is reached; closed hours map to the next open."""
         if not self.sessions:
             return market
         i = max(0, bisect_right([opens for opens, _ in self.sessions], market) - 1)
@@ -79,7 +80,7 @@ class MarketClock:
         return self.wall_origin_ns + int(elapsed / self.rate)
 
     def is_open(self, wall: int) -> bool:
-        """Whether a session is running at a wall time (always true in live mode: ask the calendar)."""
+        """Whether a session is running at a wall time; always true in live mode (ask the calendar)."""
         if not self.sessions:
             return True
         elapsed = (wall - self.wall_origin_ns) * self.rate

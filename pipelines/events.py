@@ -149,7 +149,8 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
 
     A quote may have a side with price 0 (nobody there); a trade and a bar may not.
 
-    >>> reject_reason({"T": "t", "S": "AAPL", "p": -1, "s": 5, "t": "1970-01-01T00:00:01Z"}, market_ns=0)
+    >>> trade = {"T": "t", "S": "AAPL", "p": -1, "s": 5, "t": "1970-01-01T00:00:01Z"}
+    >>> reject_reason(trade, market_ns=0)
     'bad_number:p'
     """
     kind = message.get("T")
@@ -219,9 +220,10 @@ def item(
     revision: int = 0,
     model: str = "",
 ) -> dict[str, Any]:
-    """One item of ``market-signals``; its id names what it is about, so that repeats can be dropped.
+    """One item of ``market-signals``; its id names what it is about, so repeats can be dropped.
 
-    >>> item("signal", symbol="SPY", event_time="2011-01-03T14:30:00Z", data={}, model="ppo-1:3")["id"]
+    >>> at = "2011-01-03T14:30:00Z"
+    >>> item("signal", symbol="SPY", event_time=at, data={}, model="ppo-1:3")["id"]
     'signal:SPY:2011-01-03T14:30:00Z:0:ppo-1:3'
     """
     tail = f":{model}" if model else ""

@@ -1,0 +1,103 @@
+"""The Ray edge: plain classes of the other packages, hosted as named actors that restart.
+
+An actor's constructor starts the work in a thread; when the work fails, the process ends and Ray
+starts it again. Every actor writes its log to a file of its own under ``var/log``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+log = logging.getLogger(__name__)
+
+RESTART_DELAY_S = 3.0
+
+
+class Job(Protocol):
+    """What can be hosted: it starts, runs until it fails or is stopped, and tells its state."""
+
+    def start(self) -> None:
+        """Start; returns when running."""
+
+    def wait(self) -> None:
+        """Block until stopped; raises when a piece of it died."""
+
+    def stats(self) -> dict[str, Any]:
+        """Its state and counters."""
+
+    def drain(self, timeout_s: float) -> bool:
+        """Finish what has come in; whether all of it was finished in time."""
+
+    def stop(self) -> None:
+        """Stop."""
+
+
+def log_to(path: str) -> None:
+    """Send this process's log to a file."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    logging.basicConfig(
+        filename=path,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
+        force=True,
+    )
+    logging.getLogger("py4j").setLevel(logging.WARNING)
+    logging.getLogger("botocore").setLevel(logging.WARNING)
+
+
+class JobHost:
+    """Runs a job in a thread of a Ray actor; ends the process when the job fails.
+
+    Args:
+        build: Makes the job. Called in the actor.
+        log_file: Where its log goes.
+        niceness: Added to this process, and so to what it starts.
+    """
+
+    def __init__(self, build: Callable[[], Job], *, log_file: str, niceness: int = 0) -> None:
+        log_to(log_file)
+        if niceness:
+            os.nice(niceness)
+        self._error: str | None = None
+        self._stopping = False
+        self._job = build()
+        self._thread = threading.Thread(target=self._run, name="job", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._job.start()
+            self._job.wait()
+        except Exception as error:
+            if self._stopping:
+                return
+            log.exception("the job failed; this process ends and Ray starts it again")
+            self._error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+            time.sleep(RESTART_DELAY_S)  # long enough for `raytape up` to read the error
+            os._exit(1)
+
+    def stats(self) -> dict[str, Any]:
+        """State and counters of the job."""
+        stats = dict(self._job.stats())
+        if self._error:
+            stats.update(state="failed", error=self._error)
+        return stats
+
+    def drain(self, timeout_s: float) -> bool:
+        """Finish what has come in."""
+        return self._job.drain(timeout_s)
+
+    def stop(self) -> None:
+        """Stop the job; the actor stays for a last question."""
+        self._stopping = True
+        self._job.stop()
+
+    def pid(self) -> int:
+        """Process id of the actor."""
+        return os.getpid()
