@@ -6,6 +6,7 @@ In: bytes or text. Out: the plain dicts of :mod:`pipelines.events`. What cannot 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,10 @@ def decode_json_frame(frame: bytes | str) -> list[Message]:
     try:
         messages = orjson.loads(frame)
     except orjson.JSONDecodeError as error:
-        raise MalformedFrame(f"no JSON: {error}", raw=_raw(frame)) from error
+        try:
+            messages = json.loads(frame)  # takes NaN: one bad number does not spoil the frame
+        except (ValueError, RecursionError):
+            raise MalformedFrame(f"no JSON: {error}", raw=_raw(frame)) from error
     if not isinstance(messages, list):
         raise MalformedFrame("not an array of messages", raw=_raw(frame))
     return messages
@@ -53,8 +57,15 @@ def decode_msgpack_frame(frame: bytes) -> list[Message]:
             for key in TIME_KEYS:
                 value = message.get(key)
                 if type(value) is int:
-                    message[key] = format_time_ns(value)
+                    message[key] = _time_text(value)
     return messages
+
+
+def _time_text(ns: int) -> str | int:
+    try:
+        return format_time_ns(ns)
+    except (ValueError, OverflowError, OSError):
+        return ns  # a year that no calendar has: the message is quarantined alone
 
 
 def encode_json_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
@@ -74,6 +85,14 @@ def encode_msgpack_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
         out.append(copy)
     packed: bytes = msgpack.packb(out)
     return packed
+
+
+def encode_action(action: Mapping[str, Any], *, binary: bool) -> bytes:
+    """A client's request (auth, subscribe, unsubscribe) as one frame: msgpack or JSON."""
+    if binary:
+        packed: bytes = msgpack.packb(dict(action))
+        return packed
+    return orjson.dumps(action)
 
 
 def encode_record(record: Record) -> bytes:

@@ -7,6 +7,7 @@ Kinesis record of ``market-data`` holds: many messages of one symbol bucket. An 
 
 from __future__ import annotations
 
+import base64
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,9 @@ HEARTBEAT, GAP, MALFORMED = "hb", "gap", "bad"
 symbol whose :func:`effective_ns` lies strictly between were missed.
 ``bad``: ``{"T":"bad","reason":str,"raw":base64}``: a frame, or a part of one, that is no message.
 """
+
+MAX_RAW_BYTES = 512 * 1024
+"""Raw bytes that a ``bad`` message keeps; a record has to fit one megabyte."""
 
 MAX_AHEAD_NS = 5 * MINUTE_NS
 MAX_BEHIND_NS = 7 * DAY_NS
@@ -123,6 +127,19 @@ def effective_ns(message: Mapping[str, Any]) -> int:
     """
     ns = parse_time_ns(message["t"] if "t" in message else message["updated_at"])
     return ns + MINUTE_NS if message["T"] == BAR else ns
+
+
+def malformed(reason: str, *, raw: bytes, received_ns: int) -> Message:
+    """The ``bad`` message of raw bytes that are no message.
+
+    >>> malformed("no JSON", raw=b"[", received_ns=7)
+    {'T': 'bad', 'reason': 'no JSON', 'raw': 'Ww==', 'r': 7}
+    """
+    if len(raw) > MAX_RAW_BYTES:
+        reason = f"{reason} (first {MAX_RAW_BYTES} of {len(raw)} bytes)"
+        raw = raw[:MAX_RAW_BYTES]
+    text = base64.b64encode(raw).decode()
+    return {"T": MALFORMED, "reason": reason, "raw": text, "r": received_ns}
 
 
 def _bad_number(value: object, *, zero_ok: bool) -> bool:

@@ -5,9 +5,12 @@ An adapter lives in the folder of its technology; tests bring their own.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from pipelines.events import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +58,120 @@ class Put:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class PutResult:
+    """What became of one record.
+
+    Args:
+        sequence: Its sequence number, if it was stored.
+        shard: The shard that holds it, if it was stored.
+        error: The error code, if it was not; ``None`` means stored.
+    """
+
+    sequence: str | None = None
+    shard: str | None = None
+    error: str | None = None
+
+
 class RecordSink(Protocol):
     """Takes records; the writer of :mod:`pipelines.kinesis.writer` is one."""
 
-    def put(self, records: Sequence[Put]) -> Sequence[str | None]:
-        """Put records; per record ``None`` if it was stored, else the error code.
+    def put(self, records: Sequence[Put]) -> Sequence[PutResult]:
+        """Put records, at most one attempt; what became of each, in order.
 
-        At most one attempt. Raises :class:`~pipelines.errors.StreamError` when nothing is known.
+        Raises:
+            StreamError: Nothing is known; any of them may have been stored.
         """
         ...
+
+
+class TailReader(Protocol):
+    """Reads what a stream holds after given positions; how a producer learns what it had written."""
+
+    def read_after(self, positions: Mapping[str, str]) -> Iterable[bytes]:
+        """Data of every record after a position, up to the tip; in order within a shard.
+
+        Args:
+            positions: Last known sequence number per shard. A shard that is not named (or that
+                was made since by a split or merge) is read from its start.
+
+        Raises:
+            StreamError: The stream cannot be read now.
+            DataLoss: Records after a position are gone.
+        """
+        ...
+
+
+class Sealer(Protocol):
+    """Has the last word on what goes into a record."""
+
+    def seal(self, messages: Sequence[Message], market_ns: int) -> tuple[Sequence[Message], Any]:
+        """The messages as they shall be written, and a note that comes back when they are stored.
+
+        Changes nothing: it may be called again with fewer messages.
+        """
+        ...
+
+    def commit(self, note: Any) -> None:
+        """The record of this note will be written exactly as sealed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A record that the stream holds for certain.
+
+    Args:
+        bucket: Its bucket.
+        bseq: Its number.
+        n_bytes: Size of its data.
+        note: What the sealer noted.
+    """
+
+    bucket: int
+    bseq: int
+    n_bytes: int
+    note: Any
+
+
+class RecordBatcher(Protocol):
+    """Makes records of messages, in order; :class:`pipelines.kinesis.batching.Batcher` is one."""
+
+    def queue(self, bucket: int) -> MutableSequence[Message]:
+        """The queue of a bucket; always the same object, to append to."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Messages that the stream does not hold for certain yet."""
+        ...
+
+    def next_puts(
+        self, now_s: float, *, wall_ns: int, market_ns: int, flush: bool = False
+    ) -> list[Put]:
+        """The records to put now, in one call; empty when nothing is due."""
+        ...
+
+    def settle(
+        self, puts: Sequence[Put], results: Sequence[PutResult] | None, now_s: float
+    ) -> list[Acked]:
+        """Tell what became of them (``None``: nothing is known); those that are stored now."""
+        ...
+
+
+class BatcherFactory(Protocol):
+    """Makes a batcher for a new epoch; the class ``Batcher`` itself is one."""
+
+    def __call__(
+        self,
+        *,
+        epoch: str,
+        sealer: Sealer,
+        linger_s: float,
+        max_messages: int,
+        max_bytes: int,
+        rng: random.Random,
+    ) -> RecordBatcher: ...
 
 
 class BarHistory(Protocol):
