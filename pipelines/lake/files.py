@@ -1,0 +1,190 @@
+"""The data files of a table: rows in, Parquet files out, and back.
+
+Files are written anywhere (an executor, the driver) and mean nothing until a commit names them:
+one that no commit names is an orphan, invisible to readers, which vacuuming removes. A
+:class:`FileInfo` is what a commit needs to know; it travels as JSON.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.clock import wall_ns
+from pipelines.errors import LakeError
+from pipelines.lake.tables import PARTITION, Table
+
+_STATISTICS = ("symbol", "event_time")
+"""Columns whose minimum and maximum go into the log, so that readers can skip files."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    """One written Parquet file.
+
+    Args:
+        path: Path relative to its table's folder.
+        size: Bytes.
+        date: Its partition, ``YYYY-MM-DD``.
+        rows: Number of rows.
+        written_ms: Wall time of writing, milliseconds since the epoch.
+        stats: Delta statistics as JSON.
+    """
+
+    path: str
+    size: int
+    date: str
+    rows: int
+    written_ms: int
+    stats: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types; :meth:`from_dict` reads them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> FileInfo:
+        """The info of what :meth:`to_dict` gave."""
+        return cls(**fields)
+
+
+def conform(table: Table, rows: pa.Table) -> pa.Table:
+    """Rows with exactly the table's columns; ``date`` is the event time's where it is absent.
+
+    Raises:
+        LakeError: A column is missing, unknown, or of a type that cannot be cast.
+    """
+    if PARTITION not in rows.column_names and "event_time" in rows.column_names:
+        rows = rows.append_column(PARTITION, pc.cast(rows["event_time"], pa.date32()))
+    if sorted(rows.column_names) != sorted(table.schema.names):
+        wrong = set(rows.column_names) ^ set(table.schema.names)
+        raise LakeError(f"columns of {table.name} differ: {', '.join(sorted(wrong))}")
+    try:
+        return rows.select(table.schema.names).cast(table.schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+        raise LakeError(f"rows do not fit {table.name}: {error}") from error
+
+
+def write_files(
+    uri: str,
+    table: Table,
+    rows: pa.Table,
+    *,
+    tag: str = "part",
+    storage_options: Mapping[str, str] | None = None,
+) -> list[FileInfo]:
+    """Write rows as Parquet files (zstd, sorted), one for each date, not yet part of the table.
+
+    Args:
+        uri: The lake's address.
+        table: The table they are for.
+        rows: Its columns, in any order of rows; rows that sort alike keep their order.
+        tag: Beginning of the file names, for people who look.
+        storage_options: Credentials and endpoint of an object store.
+
+    Raises:
+        LakeError: The rows do not fit the table.
+    """
+    rows = conform(table, rows)
+    if not rows.num_rows:
+        return []
+    rows = rows.sort_by([(column, "ascending") for column in table.sort])
+    days = rows.column(PARTITION)
+    out = []
+    for day in sorted(pc.unique(days).to_pylist()):
+        part = rows.filter(pc.equal(days, day)).drop_columns([PARTITION])
+        path = f"{PARTITION}={day.isoformat()}/{tag}-{uuid.uuid4().hex}.parquet"
+        size = _write(f"{uri.rstrip('/')}/{table.name}", path, part, storage_options)
+        out.append(
+            FileInfo(
+                path=path,
+                size=size,
+                date=day.isoformat(),
+                rows=part.num_rows,
+                written_ms=wall_ns() // 1_000_000,
+                stats=_statistics(part),
+            )
+        )
+    return out
+
+
+def read_files(
+    uri: str,
+    table: Table,
+    paths: Sequence[str],
+    *,
+    storage_options: Mapping[str, str] | None = None,
+) -> pa.Table:
+    """The rows of files by path, whether or not the table still names them, in the order given."""
+    folder = f"{uri.rstrip('/')}/{table.name}"
+    parts = [table.schema.empty_table()]
+    for path in paths:
+        source = _filesystem(folder, storage_options)
+        if source is None:
+            part = pq.ParquetFile(Path(_local(folder)) / path).read()
+        else:
+            with source.open_input_file(path) as handle:
+                part = pq.ParquetFile(handle).read()
+        day = path.split("/", 1)[0].removeprefix(f"{PARTITION}=")
+        column = pc.cast(pa.array([day] * part.num_rows, pa.string()), pa.date32())
+        parts.append(part.append_column(PARTITION, column).select(table.schema.names))
+    return pa.concat_tables([p.cast(table.schema) for p in parts])
+
+
+def _statistics(part: pa.Table) -> str:
+    low, high, nulls = {}, {}, {}
+    for column in _STATISTICS:
+        if column in part.column_names:
+            values = part.column(column)
+            nulls[column] = values.null_count
+            if values.null_count < part.num_rows:
+                bounds = pc.min_max(values).as_py()
+                low[column], high[column] = (_stat(bounds[k]) for k in ("min", "max"))
+    return orjson.dumps(
+        {"numRecords": part.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
+    ).decode()
+
+
+def _stat(value: Any) -> str:
+    return value if isinstance(value, str) else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def _local(uri: str) -> str:
+    return uri.removeprefix("file://")
+
+
+def _filesystem(folder: str, options: Mapping[str, str] | None) -> Any:
+    """A pyarrow file system rooted at a folder of an object store; ``None`` for a local one."""
+    if not _is_remote(folder):
+        return None
+    from deltalake.fs import DeltaStorageHandler
+    from pyarrow.fs import PyFileSystem
+
+    return PyFileSystem(DeltaStorageHandler(folder, dict(options or {})))
+
+
+def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | None) -> int:
+    remote = _filesystem(folder, options)
+    if remote is None:
+        target = Path(_local(folder)) / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(part, target, compression="zstd", compression_level=1)
+        return target.stat().st_size
+    sink = pa.BufferOutputStream()
+    pq.write_table(part, sink, compression="zstd", compression_level=1)
+    data = sink.getvalue()
+    with remote.open_output_stream(path) as stream:
+        stream.write(data)
+    return int(data.size)

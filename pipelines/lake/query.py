@@ -1,0 +1,192 @@
+"""SQL over the lake, in this process: DuckDB reads the Delta tables through Arrow.
+
+In: SQL over the names of :data:`pipelines.lake.tables.TABLES`. Out: Arrow tables. Each query sees
+one snapshot of each table, never half a commit. It reads the lake and nothing else: files, other
+databases and extensions are closed to it. What fails, fails as :class:`LakeError` with DuckDB's
+sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from pipelines.errors import LakeError
+from pipelines.events import MINUTE_NS, format_time_ns
+from pipelines.lake.tables import ARCHIVE_STATE, TABLES, table
+
+_NAMES = (*TABLES, ARCHIVE_STATE.name)
+_CONFIG: dict[str, str | bool | int | float | list[str]] = {
+    "threads": 2,
+    "TimeZone": "UTC",
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "python_enable_replacements": False,
+}
+
+_RECENT_BARS = """
+    SELECT * FROM (
+        SELECT * FROM bars
+        WHERE symbol = $symbol AND event_time_ns <= $last_ns AND date <= $last_day::DATE
+        QUALIFY row_number() OVER (
+            PARTITION BY event_time_ns ORDER BY received_at_ns DESC, bseq DESC, position DESC) = 1
+        ORDER BY event_time_ns DESC LIMIT $limit
+    ) ORDER BY event_time_ns
+"""
+_FAR_NS = 2**62
+
+
+class LakeQuery:
+    """Reads the lake. Safe to share between threads; each query has a connection of its own.
+
+    Args:
+        uri: The lake's address.
+        storage_options: Credentials and endpoint of an object store.
+        timeout_s: A query that runs longer is interrupted; ``None``: never.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = 60.0,
+    ) -> None:
+        self.uri = uri.rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._timeout_s = timeout_s
+        self._open: dict[str, DeltaTable] = {}
+        self._lock = threading.Lock()
+
+    def sql(
+        self, query: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> pa.Table:
+        """Answer of one SQL query.
+
+        Args:
+            query: DuckDB's SQL over the lake's tables; ``$name`` or ``?`` for parameters.
+            parameters: Their values.
+
+        Returns:
+            The whole answer. Times are in UTC.
+
+        Raises:
+            LakeError: The SQL is wrong, asks for a table that does not exist or for anything
+                outside the lake, runs too long, or the lake cannot be read.
+        """
+        words = set(re.findall(r"\w+", query.lower()))
+        connection = duckdb.connect(":memory:", config=_CONFIG)
+        timer: threading.Timer | None = None
+        try:
+            for name in _NAMES:
+                if name in words:
+                    connection.register(name, self.dataset(name))
+            connection.execute("SET lock_configuration = true")
+            if self._timeout_s is not None:
+                timer = threading.Timer(self._timeout_s, connection.interrupt)
+                timer.daemon = True
+                timer.start()
+            answer = connection.sql(query, params=parameters)
+            if answer is None:
+                raise LakeError("only queries that answer with rows are possible here")
+            return answer.to_arrow_table()
+        except duckdb.InterruptException as error:
+            raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
+        except duckdb.Error as error:
+            raise LakeError(f"{error} (tables: {', '.join(TABLES)})") from error
+        except (OSError, pa.ArrowException) as error:
+            raise LakeError(f"the lake at {self.uri} cannot be read: {error}") from error
+        finally:
+            if timer is not None:
+                timer.cancel()
+            connection.close()
+
+    def dataset(self, name: str) -> ds.Dataset:
+        """The newest snapshot of a table; empty, with its columns, if nothing was written yet.
+
+        Raises:
+            LakeError: No such table is known, or the store cannot be read.
+        """
+        wanted = table(name)
+        try:
+            return self._snapshot(name).to_pyarrow_dataset()
+        except TableNotFoundError:
+            return ds.dataset(wanted.schema.empty_table())
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
+
+    def recent_bars(
+        self, symbol: str, *, limit: int, before_ns: int | None = None
+    ) -> list[dict[str, Any]]:
+        """The last minute bars of a symbol, one a minute (the vendor's last word), oldest first.
+
+        Args:
+            symbol: Its symbol.
+            limit: At most so many.
+            before_ns: Only bars that ended at or before this market time.
+
+        Returns:
+            Rows of the table ``bars`` as dicts.
+
+        Raises:
+            LakeError: The lake cannot be read.
+        """
+        last_ns = _FAR_NS if before_ns is None else before_ns - MINUTE_NS
+        rows: list[dict[str, Any]] = self.sql(
+            _RECENT_BARS,
+            {
+                "symbol": symbol,
+                "last_ns": last_ns,
+                "last_day": format_time_ns(last_ns)[:10],
+                "limit": limit,
+            },
+        ).to_pylist()
+        return rows
+
+    def _snapshot(self, name: str) -> DeltaTable:
+        with self._lock:
+            opened = self._open.pop(name, None)
+            if opened is None:
+                opened = DeltaTable(
+                    f"{self.uri}/{name}", storage_options=self.storage_options or None
+                )
+            else:
+                opened.update_incremental()
+            self._open[name] = opened
+            return opened
+
+
+class LakeHistory:
+    """Bars of the past from the lake: a :class:`~pipelines.ports.BarHistory`.
+
+    Args:
+        query: The lake.
+    """
+
+    def __init__(self, query: LakeQuery) -> None:
+        self._query = query
+
+    def bars(self, symbol: str, *, before_ns: int, limit: int) -> list[dict[str, Any]]:
+        """The last bars that ended at or before a market time, as Alpaca bars, oldest first."""
+        rows = self._query.recent_bars(symbol, limit=limit, before_ns=before_ns)
+        return [
+            {
+                "t": format_time_ns(row["event_time_ns"]),
+                "o": row["open"],
+                "h": row["high"],
+                "l": row["low"],
+                "c": row["close"],
+                "v": row["volume"],
+                "n": row["trade_count"],
+                "vw": row["vwap"],
+            }
+            for row in rows
+        ]

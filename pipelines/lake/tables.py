@@ -1,0 +1,255 @@
+"""The tables of the lake: names, columns, types. Pure data; everything else is driven by it.
+
+Every table is a Delta table at ``<lake uri>/<name>``, partitioned by ``date``, the UTC date of the
+event (inside regular hours the same as the trading date in New York). Times are microseconds in
+UTC; where the source is finer, an ``_ns`` column beside holds the nanoseconds.
+
+Where a row of a raw table came from stands in its *provenance* columns:
+
+======================  ===============================================================
+``epoch bucket bseq``   the record: producer run, symbol bucket, counter of both
+``position``            index of the message inside its record; (epoch, bucket, bseq,
+                        position) names a message for ever
+``received_at_ns``      wall time at which the producer took it from the socket
+``sent_at_ns``          wall time at which the record was first sent
+======================  ===============================================================
+
+They are null only in ``quarantine``, for bytes that were no record at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipelines.errors import LakeError
+
+PARTITION = "date"
+TIME = pa.timestamp("us", tz="UTC")
+
+FEATURE_COLUMNS = (
+    "log_return_1",
+    "momentum_10",
+    "volatility_20",
+    "volume_ratio_20",
+    "rsi_14",
+    "macd_hist_12_26_9",
+    "bollinger_position_20_2",
+    "sma_ratio_5",
+    "sma_ratio_15",
+    "sma_ratio_60",
+    "spread_bps",
+)
+"""The features of FeatureSpec 1, in its order; the spec itself lives in ``pipelines.features``."""
+
+_PROVENANCE = (
+    ("epoch", pa.string()),
+    ("bucket", pa.int32()),
+    ("bseq", pa.int64()),
+    ("position", pa.int32()),
+    ("received_at_ns", pa.int64()),
+    ("sent_at_ns", pa.int64()),
+)
+_EVENT = (("symbol", pa.string()), ("event_time", TIME), ("event_time_ns", pa.int64()))
+_OHLCV = (
+    ("open", pa.float64()),
+    ("high", pa.float64()),
+    ("low", pa.float64()),
+    ("close", pa.float64()),
+    ("volume", pa.float64()),
+    ("trade_count", pa.int64()),
+    ("vwap", pa.float64()),
+)
+_STRINGS = pa.list_(pa.string())
+_FLOATS = pa.list_(pa.float64())
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """One table of the lake.
+
+    Args:
+        name: Its name and folder.
+        schema: All columns, the partition column ``date`` last.
+        sort: Columns by which the rows inside each file are sorted.
+        doc: What a row is.
+    """
+
+    name: str
+    schema: pa.Schema
+    sort: tuple[str, ...]
+    doc: str
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """The columns inside the files: all but the partition column, which is in the path."""
+        return pa.schema([f for f in self.schema if f.name != PARTITION])
+
+
+def _table(
+    name: str,
+    columns: Sequence[tuple[str, pa.DataType]],
+    *,
+    doc: str,
+    sort: tuple[str, ...] = ("symbol", "event_time"),
+    raw: bool = False,
+) -> Table:
+    fields = [*columns, *(_PROVENANCE if raw else ()), (PARTITION, pa.date32())]
+    return Table(name, pa.schema(fields), sort, doc)
+
+
+TABLES: dict[str, Table] = {
+    table.name: table
+    for table in (
+        _table(
+            "trades",
+            [
+                *_EVENT,
+                ("price", pa.float64()),
+                ("size", pa.float64()),
+                ("trade_id", pa.int64()),
+                ("exchange", pa.string()),
+                ("conditions", _STRINGS),
+                ("tape", pa.string()),
+            ],
+            raw=True,
+            doc="A trade as it came; size in shares.",
+        ),
+        _table(
+            "quotes",
+            [
+                *_EVENT,
+                ("bid_price", pa.float64()),
+                ("bid_size", pa.float64()),
+                ("bid_exchange", pa.string()),
+                ("ask_price", pa.float64()),
+                ("ask_size", pa.float64()),
+                ("ask_exchange", pa.string()),
+                ("conditions", _STRINGS),
+                ("tape", pa.string()),
+            ],
+            raw=True,
+            doc="A top-of-book quote as it came; a side with price 0 is empty.",
+        ),
+        _table(
+            "bars",
+            [*_EVENT, *_OHLCV],
+            raw=True,
+            doc="A vendor's 1-minute bar as it came; event_time is the start of the minute.",
+        ),
+        _table(
+            "events",
+            [("type", pa.string()), *_EVENT, ("payload", pa.string())],
+            raw=True,
+            doc="Any other market message, its payload as JSON as it came.",
+        ),
+        _table(
+            "gaps",
+            [
+                ("symbol", pa.string()),
+                ("from_ns", pa.int64()),
+                ("to_ns", pa.int64()),
+                ("from_time", TIME),
+                ("to_time", TIME),
+                ("reason", pa.string()),
+                ("backfilled", pa.bool_()),
+            ],
+            sort=("symbol", "to_ns"),
+            raw=True,
+            doc="What a symbol had strictly between from and to was missed (null: from its start).",
+        ),
+        _table(
+            "quarantine",
+            [
+                ("reason", pa.string()),
+                ("symbol", pa.string()),
+                ("payload", pa.string()),
+                ("raw", pa.binary()),
+                ("detected", TIME),
+            ],
+            sort=("detected",),
+            raw=True,
+            doc="What could not be stored elsewhere, why, and as it came (JSON, or raw bytes).",
+        ),
+        _table(
+            "features",
+            [
+                *_EVENT,
+                *((name, pa.float64()) for name in FEATURE_COLUMNS),
+                *_OHLCV,
+                ("source", pa.string()),
+                ("fingerprint", pa.string()),
+                ("warm", pa.bool_()),
+                ("spread_assumed", pa.bool_()),
+                ("gap", pa.bool_()),
+                ("revision", pa.int32()),
+                ("known_at", TIME),
+            ],
+            doc="The features of a closed minute bar (null: not warm), with the bar they end in.",
+        ),
+        _table(
+            "signals",
+            [
+                *_EVENT,
+                ("action", pa.string()),
+                ("action_id", pa.int32()),
+                ("confidence", pa.float64()),
+                ("probabilities", _FLOATS),
+                ("value", pa.float64()),
+                ("q_values", _FLOATS),
+                ("position_fraction", pa.float64()),
+                ("cash_fraction", pa.float64()),
+                ("model_id", pa.string()),
+                ("model_version", pa.string()),
+                ("model_fingerprint", pa.string()),
+                ("decided_at", TIME),
+                ("data_age_ms", pa.float64()),
+                ("reason", pa.string()),
+                ("revision", pa.int32()),
+                ("known_at", TIME),
+                ("payload", pa.string()),
+            ],
+            doc="The decision on a closed bar; payload is the policy's whole answer as JSON.",
+        ),
+    )
+}
+"""Every table by name."""
+
+ARCHIVE_STATE = _table(
+    "_archive",
+    [
+        ("query_id", pa.string()),
+        ("batch_id", pa.int64()),
+        ("committed_at", TIME),
+        ("state", pa.string()),
+        ("files", pa.string()),
+    ],
+    sort=("batch_id",),
+    doc="One row: how far the archive query is, and the files of its last batch (JSON).",
+)
+"""Bookkeeping of the archive query; it stands beside the tables and is replaced by each batch."""
+
+RAW_TABLES = ("trades", "quotes", "bars", "events", "gaps", "quarantine")
+"""What the archive query writes."""
+
+SIGNAL_TABLES = ("features", "signals")
+"""What the signals query writes."""
+
+
+def table(name: str) -> Table:
+    """The table of a name.
+
+    Raises:
+        LakeError: There is none; the message lists those there are.
+
+    >>> table("gaps").sort
+    ('symbol', 'to_ns')
+    """
+    if name == ARCHIVE_STATE.name:
+        return ARCHIVE_STATE
+    try:
+        return TABLES[name]
+    except KeyError as error:
+        raise LakeError(f"no table {name!r}; there are {', '.join(TABLES)}") from error

@@ -1,0 +1,283 @@
+"""Commits that may be repeated: each batch of a query is in a table once, whoever tries how often.
+
+A commit writes three things into a table's log in one atomic step: the files, the batch id under
+the application id of the query, and the generation of its writer under ``fence:<query>``. It is
+made from one snapshot, in which both were checked. Delta refuses a commit when one of its
+application ids moved after its snapshot, and then everything is checked again; so
+
+* a batch that is already there is not added again (:meth:`LakeWriter.commit` says ``False``),
+* a writer that was replaced gets :class:`~pipelines.errors.Fenced`, even between its check and
+  its commit,
+* other queries may write the same table at the same time.
+
+Files that an abandoned attempt wrote are orphans that no reader sees.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import orjson
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
+
+from pipelines import retry
+from pipelines.errors import Fenced, LakeError
+from pipelines.lake.files import FileInfo, read_files, write_files
+from pipelines.lake.tables import PARTITION, TABLES, Table, table
+
+__all__ = ["METADATA_KEY", "FileInfo", "LakeWriter", "write_files"]
+
+METADATA_KEY = "raytape"
+"""Key in a commit's metadata under which ours stands, as JSON."""
+
+_ATTEMPTS = 6
+_HISTORY = 500
+"""Commits that :meth:`LakeWriter.read_batch` looks back over."""
+
+_log = logging.getLogger(__name__)
+
+
+class LakeWriter:
+    """The driver's side of the lake.
+
+    Args:
+        uri: A local folder or an object-store address; each table is a folder below it.
+        storage_options: Credentials and endpoint of an object store (delta-rs names).
+        sleep: Waits between attempts; a test brings its own.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.uri = uri.rstrip("/")
+        self.storage_options = dict(storage_options or {})
+        self._sleep = sleep
+        self._rng = random.Random()  # noqa: S311 - jitter
+
+    def create(self, names: Iterable[str] = TABLES) -> None:
+        """Create those of the tables that do not exist.
+
+        Raises:
+            LakeError: A table exists with other columns, or the store cannot be written.
+        """
+        for name in names:
+            wanted = table(name)
+            try:
+                DeltaTable.create(
+                    f"{self.uri}/{name}",
+                    wanted.schema,
+                    mode="ignore",
+                    partition_by=[PARTITION],
+                    name=name,
+                    description=wanted.doc,
+                    storage_options=self.storage_options or None,
+                )
+            except (DeltaError, OSError) as error:
+                _log.debug("creating %s: %s", name, error)  # somebody else may just have done it
+            found = {f.name for f in self._snapshot(name).schema().fields}
+            if missing := set(wanted.schema.names) - found:
+                raise LakeError(f"table {name} at {self.uri} lacks columns {sorted(missing)}")
+
+    def open_query(self, query: str, *, tables: Sequence[str] = tuple(TABLES)) -> int:
+        """Take a query over: raise its fence in its tables, so that older writers are refused.
+
+        Args:
+            query: Its name, or its Spark query id; the same must be given to :meth:`commit`.
+            tables: The tables it writes; created where they do not exist.
+
+        Returns:
+            The generation to commit with.
+
+        Raises:
+            LakeError: The store cannot be read or written.
+        """
+        self.create(tables)
+        fence = _fence(query)
+        generation = 1 + max(
+            (self._snapshot(name).transaction_version(fence) or 0 for name in tables), default=0
+        )
+        for attempt in self._attempts(f"open query {query}"):
+            try:
+                for name in tables:
+                    self._raise_fence(name, fence, generation)
+            except Fenced:
+                generation += 1 + attempt  # another is starting too; the higher one wins
+                continue
+            return generation
+        raise LakeError(f"query {query} is opened by too many writers at once")
+
+    def commit(
+        self,
+        name: str,
+        data: pa.Table | Sequence[FileInfo],
+        *,
+        query_id: str,
+        batch_id: int,
+        generation: int,
+        query: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        replace: bool = False,
+    ) -> bool:
+        """Add a batch's rows to a table, once.
+
+        Args:
+            name: The table.
+            data: Rows (written here), or files that :func:`write_files` wrote. May be empty: the
+                batch id is recorded all the same.
+            query_id: Application id: Spark's query id, new with each checkpoint.
+            batch_id: Spark's batch id, counted within ``query_id``.
+            generation: What :meth:`open_query` gave.
+            query: What :meth:`open_query` was given; by default ``query_id``.
+            metadata: JSON types to keep in the commit, found again with :meth:`metadata_of`.
+            replace: Replace all rows of the table instead of adding.
+
+        Returns:
+            Whether this call committed; ``False`` if the batch was there already.
+
+        Raises:
+            Fenced: A newer writer owns the query.
+            LakeError: A later batch of this query id is there, or the store refuses.
+        """
+        files: list[FileInfo] | None = None if isinstance(data, pa.Table) else list(data)
+        fence = _fence(query or query_id)
+        problem: Exception | None = None
+        for _ in self._attempts(f"commit {name} batch {batch_id}"):
+            try:
+                snapshot = self._snapshot(name)
+                _check_fence(snapshot, name, fence, generation)
+                last = snapshot.transaction_version(query_id)
+                if last is not None and last >= batch_id:
+                    if last == batch_id:
+                        return False
+                    raise LakeError(f"{name} holds batch {last} already; {batch_id} comes too late")
+                if files is None:
+                    files = write_files(
+                        self.uri, table(name), data, tag=f"batch-{batch_id}",
+                        storage_options=self.storage_options,
+                    )  # fmt: skip
+                _commit(
+                    snapshot,
+                    table(name),
+                    files,
+                    transactions={query_id: batch_id, fence: generation},
+                    metadata={
+                        **(metadata or {}),
+                        "query_id": query_id,
+                        "batch_id": batch_id,
+                        "generation": generation,
+                        "files": [f.path for f in files],
+                    },
+                    replace=replace,
+                )
+            except (DeltaError, OSError) as error:
+                problem = error  # whether it was stored is seen in the next snapshot
+                continue
+            return True
+        raise LakeError(f"cannot commit batch {batch_id} to {name}: {problem}") from problem
+
+    def last_batch(self, name: str, query_id: str) -> int | None:
+        """The last batch of a query id in a table; ``None`` if there is none."""
+        version = self._snapshot(name).transaction_version(query_id)
+        return None if version is None else int(version)
+
+    def metadata_of(self, name: str, query_id: str, batch_id: int) -> dict[str, Any] | None:
+        """What the commit of a batch keeps, with its ``files``; ``None`` if it is not there."""
+        for entry in self._snapshot(name).history(_HISTORY):
+            text = entry.get(METADATA_KEY)
+            if text is not None:
+                found: dict[str, Any] = orjson.loads(text)
+                if found.get("query_id") == query_id and found.get("batch_id") == batch_id:
+                    return found
+        return None
+
+    def read_batch(self, name: str, query_id: str, batch_id: int) -> pa.Table | None:
+        """The rows that the commit of a batch added, sorted as in their files.
+
+        Returns:
+            The rows; ``None`` if the batch was not committed.
+
+        Raises:
+            LakeError: The batch is there, but its commit is older than the log that is kept.
+        """
+        last = self.last_batch(name, query_id)
+        if last is None or last < batch_id:
+            return None
+        kept = self.metadata_of(name, query_id, batch_id)
+        if kept is None:
+            raise LakeError(f"the commit of batch {batch_id} in {name} is no longer in its log")
+        return read_files(
+            self.uri, table(name), kept["files"], storage_options=self.storage_options
+        )
+
+    def _raise_fence(self, name: str, fence: str, generation: int) -> None:
+        for _ in self._attempts(f"fence {name}"):
+            snapshot = self._snapshot(name)
+            current = snapshot.transaction_version(fence) or 0
+            if current >= generation:  # equal: somebody who starts at the same time was first
+                raise Fenced(f"{name}: {fence} is at {current}, we came with {generation}")
+            try:
+                _commit(snapshot, table(name), [], transactions={fence: generation}, metadata={})
+            except (DeltaError, OSError) as error:
+                _log.info("raising %s in %s again: %s", fence, name, error)
+                continue
+            return
+        raise LakeError(f"cannot raise {fence} in {name}")
+
+    def _attempts(self, what: str) -> Iterable[int]:
+        delays = retry.delays(first_s=0.05, cap_s=2.0, rng=self._rng)
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                _log.info("%s: attempt %d", what, attempt + 1)
+                self._sleep(next(delays))
+            yield attempt
+
+    def _snapshot(self, name: str) -> DeltaTable:
+        try:
+            return DeltaTable(f"{self.uri}/{name}", storage_options=self.storage_options or None)
+        except TableNotFoundError as error:
+            raise LakeError(f"no table {name} at {self.uri}; open the query first") from error
+
+
+def _fence(query: str) -> str:
+    return f"fence:{query}"
+
+
+def _check_fence(snapshot: DeltaTable, name: str, fence: str, generation: int) -> None:
+    current = snapshot.transaction_version(fence)
+    if current != generation:
+        raise Fenced(f"{name}: {fence} is at {current}, this writer is of {generation}")
+
+
+def _commit(
+    snapshot: DeltaTable,
+    wanted: Table,
+    files: Sequence[FileInfo],
+    *,
+    transactions: Mapping[str, int],
+    metadata: Mapping[str, Any],
+    replace: bool = False,
+) -> None:
+    snapshot.create_write_transaction(
+        [
+            AddAction(f.path, f.size, {PARTITION: f.date}, f.written_ms, True, f.stats)
+            for f in files
+        ],
+        mode="overwrite" if replace else "append",
+        schema=wanted.schema,
+        partition_by=[PARTITION],
+        commit_properties=CommitProperties(
+            app_transactions=[Transaction(k, v) for k, v in transactions.items()],
+            custom_metadata={METADATA_KEY: orjson.dumps(metadata).decode()} if metadata else None,
+        ),
+    )
