@@ -49,13 +49,14 @@ def ray_address(settings: Settings) -> str:
     return f"{settings.host}:{settings.ray_port}"
 
 
-def _token_file(settings: Settings) -> Path:
+def token_file(settings: Settings) -> Path:
+    """File with the token that Ray's own ports and its dashboard ask for."""
     return settings.run_dir / "ray.token"
 
 
 def ray_token(settings: Settings) -> str:
     """The token that Ray's own ports ask for; made once per ``var`` folder, readable by us only."""
-    path = _token_file(settings)
+    path = token_file(settings)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -68,11 +69,14 @@ def ray_env(settings: Settings, *, extra: Mapping[str, str] | None = None) -> di
     ray_token(settings)
     return {
         "RAY_AUTH_MODE": "token",  # the control store listens on every interface
-        "RAY_AUTH_TOKEN_PATH": str(_token_file(settings).resolve()),
+        "RAY_AUTH_TOKEN_PATH": str(token_file(settings).resolve()),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_worker_niceness": "0",  # 15 by default; here Spark and training are niced instead
         "RAY_TMPDIR": str(ray_temp_dir(settings)),
         "JDK_JAVA_OPTIONS": java_options(),
+        "PYSPARK_PYTHON": sys.executable,
+        "PYSPARK_DRIVER_PYTHON": sys.executable,
         "PYTHONUNBUFFERED": "1",
         "OMP_NUM_THREADS": "1",
         **(extra or {}),

@@ -1,0 +1,205 @@
+"""``raytape``: everything the platform can be asked to do, from a shell."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cluster import health, preflight, settings
+from pipelines.errors import RaytapeError
+
+app = typer.Typer(
+    name="raytape",
+    help="Live US-equity tape → streams → reinforcement learning → signals, on one Ray cluster.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+
+Replay = Annotated[Path | None, typer.Option(help="Parquet file of minute bars to replay.")]
+Speed = Annotated[float | None, typer.Option(help="Market seconds per wall second.")]
+Symbols = Annotated[str | None, typer.Option(help="Symbols, comma-separated.")]
+
+
+@app.command()
+def up(
+    replay: Replay = None,
+    speed: Speed = None,
+    symbols: Symbols = None,
+    live: Annotated[bool | None, typer.Option("--live", help="Alpaca itself; needs keys.")] = None,
+) -> None:
+    """Start every part; return when the first live signal has been produced."""
+    from cluster.platform import Platform
+
+    chosen = settings.load(
+        replay=replay, speed=speed, symbols=symbols or _replay_symbols(replay), live=live
+    )
+    Platform(chosen, console=console).up()
+
+
+@app.command()
+def down() -> None:
+    """Stop the producer, drain both queries, stop the rest. Nothing of ours is left running."""
+    from cluster.platform import Platform
+
+    Platform(settings.load(), console=console).down()
+
+
+@app.command()
+def status() -> None:
+    """One report of every part, with all addresses."""
+    report = health.report(settings.load())
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("part", "state", "detail"):
+        table.add_column(column)
+    for part in report:
+        colour = {"running": "green", "stopped": "dim"}.get(part.state, "yellow")
+        table.add_row(part.name, f"[{colour}]{part.state}[/]", part.detail)
+    console.print(table)
+    if any(part.state == "failed" for part in report):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(
+    part: Annotated[str | None, typer.Argument(help="Part, for example producer.")] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for more.")] = False,
+    lines: Annotated[int, typer.Option(help="Lines of each part to begin with.")] = 20,
+) -> None:
+    """Show the logs of every part, or of one."""
+    from cluster.logs import show
+
+    show(settings.load().log_dir, part=part, follow=follow, lines=lines, console=console)
+
+
+@app.command()
+def exchange(
+    replay: Replay = None,
+    speed: Speed = None,
+    symbols: Symbols = None,
+    port: Annotated[int | None, typer.Option(help="Port.")] = None,
+) -> None:
+    """Run our exchange alone, in the foreground: Alpaca's protocol for your own programs."""
+    from pipelines.exchange.server import run
+
+    from cluster.parts import exchange_config
+
+    chosen = settings.load(
+        replay=replay,
+        speed=speed,
+        symbols=symbols or _replay_symbols(replay),
+        exchange_port=port,
+    )
+    console.print(f"exchange on {chosen.exchange_url} (ws /v2/{chosen.feed}); Ctrl-C ends it")
+    run(exchange_config(chosen, open_on="start"))
+
+
+@app.command()
+def train(
+    budget_s: Annotated[float | None, typer.Option(help="Wall seconds.")] = None,
+    algorithm: Annotated[str | None, typer.Option(help="ppo or dqn.")] = None,
+    promote: Annotated[bool, typer.Option(help="Promote it if the gate agrees.")] = True,
+) -> None:
+    """Train a policy on history and register it."""
+    from cluster.learning import train_model
+
+    chosen = settings.load(train_budget_s=budget_s, train_algorithm=algorithm)
+    train_model(chosen, console=console, promote=promote)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="id:version; the promoted one.")] = None,
+) -> None:
+    """Backtest a registered model beside the baselines."""
+    from cluster.learning import evaluate_model
+
+    evaluate_model(settings.load(), model=model, console=console)
+
+
+@app.command()
+def models() -> None:
+    """List the registered models."""
+    from cluster.learning import list_models
+
+    list_models(settings.load(), console=console)
+
+
+@app.command()
+def promote(model: Annotated[str, typer.Argument(help="id:version, for example ppo-1:3.")]) -> None:
+    """Serve this model from now on."""
+    from cluster.learning import promote_model
+
+    promote_model(settings.load(), model=model, console=console)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="SQL over the tables of the lake.")],
+    limit: Annotated[int, typer.Option(help="Rows to print.")] = 50,
+) -> None:
+    """Query the lake with SQL (DuckDB)."""
+    from pipelines.lake.query import LakeQuery
+
+    rows = LakeQuery(settings.load().uri("lake")).sql(sql)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows.column_names:
+        table.add_column(name)
+    for row in rows.slice(0, limit).to_pylist():
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+    if rows.num_rows > limit:
+        console.print(f"[dim]{limit} of {rows.num_rows} rows[/]")
+
+
+@app.command()
+def watch(
+    symbols: Symbols = None,
+    channels: Annotated[str, typer.Option(help="Channels.")] = "signals",
+) -> None:
+    """Print what the stream carries, as it comes."""
+    from cluster.watch import follow
+
+    chosen = settings.load()
+    wanted = symbols.upper().split(",") if symbols else ["*"]
+    follow(chosen.gateway_url, channels=channels.split(","), symbols=wanted, console=console)
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine; every failure says what to do."""
+    chosen = settings.load()
+    checks = [*preflight.machine(chosen), *preflight.free_ports(chosen)]
+    running = health.any_running(chosen)
+    for check in checks:
+        ours = running and check.name.startswith("port ")
+        mark = "[green]ok[/]  " if check.ok else ("[dim]used[/]" if ours else "[red]no[/]  ")
+        hint = "" if check.ok or ours else f" → {check.fix}"
+        console.print(f"{mark} {check.name}: {check.found}{hint}")
+    if not running and not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _replay_symbols(replay: Path | None) -> str | None:
+    if replay is None:
+        return None
+    from pipelines.exchange.replay import symbols_of
+
+    return ",".join(symbols_of(replay))
+
+
+def main(argv: list[str] | None = None) -> Any:
+    """Entry point of the console script; our own errors end it with one line, not a trace."""
+    try:
+        return app(argv if argv is not None else sys.argv[1:])
+    except RaytapeError as error:
+        Console(stderr=True, highlight=False, markup=False).print(f"raytape: {error}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

@@ -1,0 +1,128 @@
+"""The state of every part, asked from the part itself."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from cluster import processes, runtime
+from cluster.settings import Settings
+from pipelines.errors import RaytapeError
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One part of the platform.
+
+    Args:
+        name: Its name.
+        state: ``running``, ``stopped``, ``failed``, or its own word.
+        detail: Address, counters or the reason.
+    """
+
+    name: str
+    state: str
+    detail: str
+
+
+def any_running(settings: Settings) -> bool:
+    """Whether anything of this platform runs."""
+    return bool(processes.running(run_dir=settings.run_dir))
+
+
+def http_json(url: str, *, timeout_s: float = 3) -> Any | None:
+    """JSON of a GET, or ``None`` if nobody answers with 200."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 (our own http)
+            return orjson.loads(answer.read())
+    except (urllib.error.URLError, OSError, orjson.JSONDecodeError):
+        return None
+
+
+def report(settings: Settings) -> list[Part]:
+    """Every part with its state, in the order in which data flows."""
+    if not any_running(settings):
+        return [Part("platform", "stopped", "start it with `make up`")]
+    return [*_children(settings), *_actors(settings), *_gateway(settings), *addresses(settings)]
+
+
+def _children(settings: Settings) -> Iterator[Part]:
+    wanted = {"ray": f"{settings.host}:{settings.ray_port}"}
+    if settings.kinesis == "embedded":
+        wanted["kinesis"] = f"http://{settings.host}:{settings.kinesis_port}"
+    if not settings.live:
+        wanted["exchange"] = settings.exchange_url
+    running = {child.name: child for child in processes.running(run_dir=settings.run_dir)}
+    for name in ("exchange", "kinesis", "ray"):
+        if name in wanted:
+            child = running.get(name)
+            where = f"{wanted[name]}  pid {child.pid}" if child else f"log {settings.log_dir}"
+            yield Part(name, "running" if child else "failed", where)
+
+
+def _actors(settings: Settings) -> Iterator[Part]:
+    try:
+        with runtime.connected(settings) as ray:
+            stats = {
+                name: runtime.ask(ray, name, "stats")
+                for name in (runtime.PRODUCER, runtime.STREAMING, runtime.FEED)
+            }
+    except (ConnectionError, RaytapeError, RuntimeError) as error:
+        yield Part("ray", "failed", str(error).splitlines()[0])
+        return
+    yield _producer(stats[runtime.PRODUCER])
+    yield from _streaming(stats[runtime.STREAMING])
+    feed = stats[runtime.FEED]
+    yield Part("feed", "failed" if feed is None else "running", "" if feed else "no answer")
+
+
+def _producer(stats: dict[str, Any] | None) -> Part:
+    if stats is None:
+        return Part("producer", "failed", "no answer")
+    state = "running" if stats["state"] == "streaming" else stats["state"]
+    detail = f"{stats['received']:,} received, {stats['queued']:,} queued, {stats['gaps']} gaps"
+    return Part("producer", state, stats.get("error") or detail)
+
+
+def _streaming(stats: dict[str, Any] | None) -> Iterator[Part]:
+    if stats is None:
+        yield Part("streaming", "failed", "no answer")
+        return
+    if stats.get("error"):
+        yield Part("streaming", stats["state"], stats["error"])
+        return
+    archive, signals = stats["archive"], stats["signals"]
+    yield Part(
+        "archive",
+        stats["state"],
+        f"{archive['stored']:,} stored, {archive['duplicates']:,} duplicates, "
+        f"{archive['quarantined']:,} quarantined, {archive['holes']} holes",
+    )
+    yield Part(
+        "signals",
+        stats["state"],
+        f"{signals['bars']:,} bars, {signals['signals']:,} signals, "
+        f"newest {signals['last_event_time']}",
+    )
+
+
+def _gateway(settings: Settings) -> Iterator[Part]:
+    ready = http_json(f"{settings.gateway_url}/readyz")
+    yield Part("gateway", "running" if ready else "failed", settings.gateway_url)
+
+
+def addresses(settings: Settings) -> Iterator[Part]:
+    """Where a person looks."""
+    yield Part("dashboard", "", f"{settings.gateway_url}/")
+    yield Part("API", "", f"{settings.gateway_url}/docs")
+    token = runtime.token_file(settings)
+    yield Part(
+        "Ray", "", f"http://{settings.host}:{settings.ray_dashboard_port}/ (asks for {token})"
+    )
+    yield Part("Spark", "", f"http://{settings.host}:{settings.spark_ui_port}/")
+    yield Part("metrics", "", f"http://{settings.host}:{settings.metrics_port}/metrics")
