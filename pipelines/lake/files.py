@@ -10,6 +10,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.lake.tables import PARTITION, Table
 
-_STATISTICS = ("symbol", "event_time")
-"""Columns whose minimum and maximum go into the log, so that readers can skip files."""
+_PREFIX = 32
+"""Characters of a text that go into the log's bounds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,21 +141,31 @@ def read_files(
 
 
 def _statistics(part: pa.Table) -> str:
+    """Delta statistics: bounds of every column that has an order (bytes are left out).
+
+    All of them or none: deltalake's Arrow dataset takes a column without bounds, beside one with
+    them, for a column without values, and then skips the file.
+    """
     low, high, nulls = {}, {}, {}
-    for column in _STATISTICS:
-        if column in part.column_names:
-            values = part.column(column)
-            nulls[column] = values.null_count
-            if values.null_count < part.num_rows:
-                bounds = pc.min_max(values).as_py()
-                low[column], high[column] = (_stat(bounds[k]) for k in ("min", "max"))
+    for name in part.column_names:
+        values = part.column(name)
+        nulls[name] = values.null_count
+        if values.null_count < part.num_rows and not pa.types.is_nested(values.type):
+            if pa.types.is_binary(values.type):
+                continue
+            bounds = pc.min_max(values).as_py()
+            low[name], high[name] = _bound(bounds["min"]), _bound(bounds["max"], upper=True)
     return orjson.dumps(
         {"numRecords": part.num_rows, "minValues": low, "maxValues": high, "nullCount": nulls}
     ).decode()
 
 
-def _stat(value: Any) -> str:
-    return value if isinstance(value, str) else value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def _bound(value: Any, *, upper: bool = False) -> Any:
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, str) and len(value) > _PREFIX:
+        return value[:_PREFIX] + ("\U0010ffff" if upper else "")
+    return value
 
 
 def _is_remote(uri: str) -> bool:

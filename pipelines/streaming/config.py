@@ -1,0 +1,59 @@
+"""What the streaming job needs to know, in one frozen value that both queries share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipelines.ports import BarHistory, KinesisConfig
+
+if TYPE_CHECKING:
+    from pipelines.streaming.session import SparkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class StreamingConfig:
+    """One streaming job: a Spark session, and the queries ``archive`` and ``signals`` in it.
+
+    Args:
+        spark: The session.
+        kinesis: The streams; ``market_data`` is read, ``market_signals`` is written.
+        lake_uri: The lake, a path or an object-store address.
+        checkpoint_uri: Folder of the checkpoints; each query has one below it.
+        symbols: The symbols that are expected (history is fetched for them).
+        storage_options: Credentials and endpoint of the lake's object store (delta-rs names).
+        archive_trigger_s: Interval of the archive's batches; 0: as fast as it can.
+        signals_trigger_s: Interval of the signals' batches; 0: as fast as it can.
+        archive_max_records: Most Kinesis records of one archive batch.
+        signals_max_records: Most Kinesis records of one signals batch.
+        starting_position: Where a query without a checkpoint begins in ``market-data``. The
+            archive begins where the lake ends, if the lake says so.
+        policy_url: Address of ``POST /v1/signals/batch``; ``None``: every signal is HOLD
+            ``unavailable``.
+        policy_deadline_s: Longest wait for its answer.
+        assumed_spread_bps: ``spread_bps`` of a bar without quotes.
+        history: Bars of the past, for warming up; ``None``: the lake's own.
+        history_bars: So many of them for each symbol.
+        signals: Whether the signals query runs.
+        archive: Whether the archive query runs.
+    """
+
+    spark: SparkConfig
+    kinesis: KinesisConfig
+    lake_uri: str
+    checkpoint_uri: str
+    symbols: tuple[str, ...] = ()
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    archive_trigger_s: float = 10.0
+    signals_trigger_s: float = 0.5
+    archive_max_records: int = 20_000
+    signals_max_records: int = 4_000
+    starting_position: str = "TRIM_HORIZON"
+    policy_url: str | None = None
+    policy_deadline_s: float = 1.0
+    assumed_spread_bps: float = 2.0
+    history: BarHistory | None = None
+    history_bars: int = 512
+    signals: bool = True
+    archive: bool = True
