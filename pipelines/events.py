@@ -171,7 +171,7 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
     'bad_number:p'
     """
     kind = message.get("T")
-    if kind not in MARKET_TYPES:
+    if not isinstance(kind, str) or kind not in MARKET_TYPES:
         return "unknown_type"
     if kind in _POSITIVE:
         if not isinstance(message.get("S"), str) or not message["S"]:
