@@ -1,0 +1,345 @@
+"""Kinesis records of ``market-data`` to rows of the raw tables. Pure, and the archive's hot path.
+
+Every market message ends in exactly one of three places, and is counted there: stored in its
+table, dropped as part of a record that was seen before, or quarantined with its reason. Gaps
+become rows of ``gaps``; heartbeats only move the marks. What cannot be decoded at all goes to
+``quarantine`` with its bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.codec import decode_record
+from pipelines.errors import MalformedFrame
+from pipelines.events import (
+    DAY_NS,
+    GAP,
+    HEARTBEAT,
+    MALFORMED,
+    Message,
+    Record,
+    parse_time_ns,
+    reject_reason,
+)
+from pipelines.lake.archive_state import Marks
+from pipelines.lake.tables import TABLES
+from pipelines.streaming.columns import HOME, Records, Rows, build, payload, to_time
+
+_EPOCH_DAY = date(1970, 1, 1)
+_CHUNK = 8192
+"""So many messages are kept as objects before they become columns: few live objects keep the
+garbage collector out of the hot path."""
+
+_NO_RECORD = 0
+"""Index of the record that stands for none: provenance of undecodable bytes is null."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What became of the messages of one reader's part of a batch.
+
+    Args:
+        records: Kinesis records read.
+        stored: Messages stored in trades, quotes, bars and events.
+        duplicates: Messages in records that were seen before.
+        quarantined: Messages quarantined.
+        gaps: Rows of ``gaps``.
+        undecodable: Kinesis records that were no record of ours.
+    """
+
+    records: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    quarantined: int = 0
+    gaps: int = 0
+    undecodable: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBatch:
+    """What :func:`parse_records` makes of a batch: rows by table, counters, accepted ranges."""
+
+    tables: dict[str, pa.Table]
+    counts: Counts
+    accepted: dict[str, dict[int, list[tuple[int, int]]]]
+
+
+def parse_records(batch: Iterable[tuple[bytes, int]], *, marks: Marks) -> ParsedBatch:
+    """Parse a batch in one go.
+
+    Args:
+        batch: Data and arrival (wall ns) of each Kinesis record, in stream order.
+        marks: Last ``bseq`` seen of each epoch and bucket before this batch.
+    """
+    parser = Parser(marks)
+    for data, arrival_ns in batch:
+        parser.add(data, arrival_ns=arrival_ns)
+    return ParsedBatch(parser.take(), parser.counts, parser.accepted())
+
+
+@dataclass(slots=True)
+class _Quarantine:
+    reason: list[str] = field(default_factory=list)
+    symbol: list[str | None] = field(default_factory=list)
+    payload: list[str | None] = field(default_factory=list)
+    raw: list[bytes | None] = field(default_factory=list)
+    detected_ns: list[int] = field(default_factory=list)
+    day: list[date] = field(default_factory=list)
+    record: list[int] = field(default_factory=list)
+    position: list[int | None] = field(default_factory=list)
+    received_at_ns: list[int | None] = field(default_factory=list)
+
+
+class Parser:
+    """Takes records one by one, keeps rows until they are taken.
+
+    Args:
+        marks: Last ``bseq`` seen of each epoch and bucket before this batch.
+    """
+
+    def __init__(self, marks: Marks) -> None:
+        self.counts = Counts()
+        self.rows = 0
+        self._marks = marks
+        self._accepted: dict[tuple[str, int], list[list[int]]] = {}
+        self._done: dict[str, list[pa.Table]] = {}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._kinds: dict[str, Rows] = {kind: Rows() for kind in (*HOME, "events")}
+        self._gaps = Rows()
+        self._quarantine = _Quarantine()
+        self._records = Records([None], [None], [None], [None])
+        self._market_ns = [0]
+        self._pending = 0
+
+    def add(self, data: bytes, *, arrival_ns: int) -> None:
+        """Take one Kinesis record that arrived at a wall time."""
+        self.counts.records += 1
+        try:
+            record = _checked(decode_record(data))
+        except MalformedFrame as error:
+            self.counts.undecodable += 1
+            self._reject_raw(str(error), bytes(data), arrival_ns)
+            return
+        if self._seen(record):
+            self.counts.duplicates += sum(
+                not isinstance(m, dict) or m.get("T") not in (HEARTBEAT, GAP)
+                for m in record.messages
+            )
+            return
+        number = len(self._market_ns)
+        self._market_ns.append(record.market_ns)
+        self._records.epoch.append(record.epoch)
+        self._records.bucket.append(record.bucket)
+        self._records.bseq.append(record.bseq)
+        self._records.sent_at_ns.append(record.sent_at_ns)
+        self.rows += len(record.messages)
+        self._pending += len(record.messages)
+        self._sort_in(record.messages, record.market_ns, number)
+        if self._pending >= _CHUNK:
+            self._to_columns()
+
+    def _sort_in(self, messages: Iterable[Message], market_ns: int, number: int) -> None:
+        kinds = self._kinds
+        events = kinds["events"]
+        for position, message in enumerate(messages):
+            if not isinstance(message, dict):
+                self._reject({"value": message}, "not_an_object", number, position)
+                continue
+            reason = reject_reason(message, market_ns=market_ns)
+            if reason is None:
+                rows = kinds.get(message["T"], events)
+                rows.messages.append(message)
+                rows.times.append(
+                    parse_time_ns(message["t"] if "t" in message else message["updated_at"])
+                )
+                rows.record.append(number)
+                rows.position.append(position)
+            elif reason == "unknown_type":
+                self._producer_made(message, number, position)
+            else:
+                self._reject(message, reason, number, position)
+
+    def _producer_made(self, message: Message, number: int, position: int) -> None:
+        kind = message.get("T")
+        if kind == HEARTBEAT:
+            return
+        if kind == GAP and _is_gap(message):
+            self._gaps.messages.append(message)
+            self._gaps.times.append(message["to_ns"])
+            self._gaps.record.append(number)
+            self._gaps.position.append(position)
+        elif kind == MALFORMED:
+            self._reject(message, str(message.get("reason", "malformed")), number, position)
+        else:
+            self._reject(message, "bad_gap" if kind == GAP else "unknown_type", number, position)
+
+    def take(self) -> dict[str, pa.Table]:
+        """The rows so far, by table (only those with rows); they are no longer kept here."""
+        self._to_columns()
+        done, self._done, self.rows = self._done, {}, 0
+        return {name: pa.concat_tables(parts) for name, parts in done.items()}
+
+    def _to_columns(self) -> None:
+        made = []
+        for kind, rows in self._kinds.items():
+            if rows.messages:
+                built = build(kind, rows, self._records, reject=self._reject)
+                self.counts.stored += built.num_rows
+                made.append((HOME.get(kind, "events"), built))
+        if self._gaps.messages:
+            self.counts.gaps += len(self._gaps.messages)
+            made.append(("gaps", self._gap_table()))
+        if self._quarantine.reason:
+            made.append(("quarantine", self._quarantine_table()))
+        for name, part in made:
+            if part.num_rows:
+                self._done.setdefault(name, []).append(part)
+        self._clear()
+
+    def accepted(self) -> dict[str, dict[int, list[tuple[int, int]]]]:
+        """The ``bseq`` that were accepted, as ascending, disjoint ranges."""
+        out: dict[str, dict[int, list[tuple[int, int]]]] = {}
+        for (epoch, bucket), ranges in self._accepted.items():
+            merged: list[tuple[int, int]] = []
+            for low, high in sorted(ranges):
+                if merged and merged[-1][1] + 1 == low:
+                    merged[-1] = (merged[-1][0], high)
+                else:
+                    merged.append((low, high))
+            out.setdefault(epoch, {})[bucket] = merged
+        return out
+
+    def _seen(self, record: Record) -> bool:
+        """Whether a record was seen before, in this batch or in one before; remembers it if not."""
+        bseq = record.bseq
+        if bseq <= self._marks.get(record.epoch, {}).get(record.bucket, 0):
+            return True
+        ranges = self._accepted.setdefault((record.epoch, record.bucket), [])
+        if ranges and ranges[-1][1] + 1 == bseq:
+            if any(low == bseq for low, _ in ranges):
+                return True
+            ranges[-1][1] = bseq
+            return False
+        if any(low <= bseq <= high for low, high in ranges):
+            return True
+        ranges.append([bseq, bseq])
+        return False
+
+    def _reject(self, message: Message, reason: str, number: int, position: int) -> None:
+        self.counts.quarantined += 1
+        kept = self._quarantine
+        symbol, received = message.get("S"), message.get("r")
+        raw = _raw(message)
+        kept.reason.append(reason)
+        kept.symbol.append(symbol if isinstance(symbol, str) else None)
+        kept.payload.append(payload(message) if raw is None else None)
+        kept.raw.append(raw)
+        kept.detected_ns.append(self._records.sent_at_ns[number] or 0)
+        kept.day.append(_EPOCH_DAY + timedelta(self._market_ns[number] // DAY_NS))
+        kept.record.append(number)
+        kept.position.append(position)
+        kept.received_at_ns.append(received if _is_ns(received) else None)
+
+    def _reject_raw(self, reason: str, raw: bytes, arrival_ns: int) -> None:
+        kept = self._quarantine
+        kept.reason.append(f"undecodable: {reason}"[:200])
+        kept.symbol.append(None)
+        kept.payload.append(None)
+        kept.raw.append(raw)
+        kept.detected_ns.append(arrival_ns)
+        kept.day.append(_EPOCH_DAY + timedelta(arrival_ns // DAY_NS))
+        kept.record.append(_NO_RECORD)
+        kept.position.append(None)
+        kept.received_at_ns.append(None)
+
+    def _gap_table(self) -> pa.Table:
+        messages = self._gaps.messages
+        begins = pa.array([m["from_ns"] for m in messages], pa.int64())
+        ends = pa.array([m["to_ns"] for m in messages], pa.int64())
+        to_time_ = to_time(ends)
+        columns: dict[str, Any] = {
+            "symbol": pa.array([m["S"] for m in messages], pa.string()),
+            "from_ns": begins,
+            "to_ns": ends,
+            "from_time": to_time(begins),
+            "to_time": to_time_,
+            "reason": pa.array([str(m.get("reason", "")) for m in messages], pa.string()),
+            "backfilled": pa.array([False] * len(messages), pa.bool_()),
+            "position": pa.array(self._gaps.position, pa.int32()),
+            "received_at_ns": pa.array(
+                [r if _is_ns(r := m.get("r")) else None for m in messages], pa.int64()
+            ),
+            "date": to_time_.cast(pa.date32()),
+        }
+        columns.update(self._records.columns(self._gaps.record))
+        schema = TABLES["gaps"].schema
+        return pa.table([columns[n] for n in schema.names], schema=schema)
+
+    def _quarantine_table(self) -> pa.Table:
+        kept = self._quarantine
+        columns: dict[str, Any] = {
+            "reason": pa.array(kept.reason, pa.string()),
+            "symbol": pa.array(kept.symbol, pa.string()),
+            "payload": pa.array(kept.payload, pa.string()),
+            "raw": pa.array(kept.raw, pa.binary()),
+            "detected": to_time(pa.array(kept.detected_ns, pa.int64())),
+            "position": pa.array(kept.position, pa.int32()),
+            "received_at_ns": pa.array(kept.received_at_ns, pa.int64()),
+            "date": pa.array(kept.day, pa.date32()),
+        }
+        columns.update(self._records.columns(kept.record))
+        schema = TABLES["quarantine"].schema
+        return pa.table([columns[n] for n in schema.names], schema=schema)
+
+
+def _is_ns(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _is_gap(message: Message) -> bool:
+    begins = message.get("from_ns")
+    return (
+        isinstance(message.get("S"), str)
+        and _is_ns(message.get("to_ns"))
+        and (begins is None or _is_ns(begins))
+    )
+
+
+def _raw(message: Message) -> bytes | None:
+    if message.get("T") != MALFORMED or not isinstance(message.get("raw"), str):
+        return None
+    try:
+        return base64.b64decode(message["raw"], validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _checked(record: Record) -> Record:
+    """The record, if its fields have the types that rows need.
+
+    Raises:
+        MalformedFrame: They have not.
+    """
+    good = (
+        isinstance(record.epoch, str)
+        and isinstance(record.messages, list)
+        and isinstance(record.bucket, int)
+        and 0 <= record.bucket < 2**31
+        and _is_ns(record.bseq)
+        and record.bseq > 0
+        and _is_ns(record.sent_at_ns)
+        and _is_ns(record.market_ns)
+    )
+    if not good:
+        raise MalformedFrame("fields of the record have wrong types", raw=b"")
+    return record
