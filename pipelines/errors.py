@@ -9,6 +9,7 @@
     │   └── FeedTransient      trying again later can
     ├── MalformedFrame         a frame cannot be decoded; carries the raw bytes
     ├── StreamError            Kinesis refused or broke
+    │   ├── StreamUnavailable  no answer in time; trying again later can help
     │   ├── DataLoss           records that were promised are gone; names the range
     │   └── StreamReplaced     the stream was deleted and made anew
     ├── LakeError              a table or a commit is not as expected
@@ -65,6 +66,10 @@ class MalformedFrame(RaytapeError):
 
 class StreamError(RaytapeError):
     """Kinesis refused or broke."""
+
+
+class StreamUnavailable(StreamError):
+    """Kinesis did not answer in time, or throttled all along; trying again later can help."""
 
 
 class DataLoss(StreamError):

@@ -118,6 +118,7 @@ def test_environment_is_read_only_by_settings() -> None:
             "cluster.runtime",
             "cluster.processes",
             "cluster.local_aws",
+            "pipelines.streaming.session",
         }:
             continue  # the last three hand the environment on to children
         text = path.read_text()

@@ -1,0 +1,368 @@
+"""Where a reader of a stream is: positions, the offset that Spark logs, and shard lineage. Pure.
+
+A :class:`Position` is a place between two records of one shard. A :class:`StreamOffset` holds the
+place in every shard, and how the batch that ends there began: Spark does not log the start of its
+first batch, so the resolved begin travels inside the end, where a replay finds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.errors import ConfigError, StreamError
+
+VERSION = 1
+TRIM_HORIZON, LATEST, AT_TIMESTAMP = "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"
+_SHARD_BYTES_PER_S = 1_000_000  # Kinesis takes no more than this into one shard
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one shard.
+
+    Args:
+        kind: ``horizon`` (its oldest record), ``time`` (the first record that arrived at or after
+            ``value``, milliseconds since the epoch), ``at`` (just before the record with sequence
+            number ``value``), ``after`` (just behind it).
+        value: Milliseconds or sequence number.
+
+    >>> str(Position("after", 17)), Position.parse("at:18") == Position("at", 18)
+    ('after:17', True)
+    >>> Position("at", 17) < Position("after", 17) < Position("at", 18)
+    True
+    >>> Position("horizon") < Position("at", 1)
+    True
+    """
+
+    kind: str
+    value: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in {"horizon", "time", "at", "after"}:
+            raise ConfigError(f"unknown kind of position {self.kind!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The position of its text.
+
+        Raises:
+            ConfigError: The text is no position.
+        """
+        kind, _, value = text.partition(":")
+        try:
+            return cls(kind, int(value) if value else 0)
+        except ValueError as error:
+            raise ConfigError(f"no position: {text!r}") from error
+
+    def __str__(self) -> str:
+        return self.kind if self.kind == "horizon" else f"{self.kind}:{self.value}"
+
+    @property
+    def exact(self) -> bool:
+        """Whether it names a record; the others depend on what the shard holds."""
+        return self.kind in {"at", "after"}
+
+    def __lt__(self, other: Position) -> bool:
+        return self._order < other._order
+
+    def __le__(self, other: Position) -> bool:
+        return self._order <= other._order
+
+    @property
+    def _order(self) -> tuple[int, bool]:
+        # A begin that names no record lies before everything that was read from it.
+        return (self.value if self.exact else -1, self.kind == "after")
+
+    def admits(self, sequence: int) -> bool:
+        """Whether a record lies before this position, taken as an end.
+
+        >>> Position("after", 7).admits(7), Position("at", 7).admits(7)
+        (True, False)
+        """
+        return self.exact and (
+            sequence < self.value or (sequence == self.value and self.kind == "after")
+        )
+
+
+HORIZON = Position("horizon")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOffset:
+    """Place in one shard.
+
+    Args:
+        begin: Where the batch began that ended here.
+        end: Where it ended.
+        end_ms: Arrival of the last record before ``end``, milliseconds since the epoch, if known.
+        done: The shard is closed and ``end`` lies behind its last record.
+    """
+
+    begin: Position
+    end: Position
+    end_ms: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One shard as the service lists it.
+
+    Args:
+        id: Its name.
+        parents: The shards that it was made from; none of the first ones has any.
+        last: Its ending sequence number if it is closed, else ``None``.
+    """
+
+    id: str
+    parents: tuple[str, ...] = ()
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Where a query begins that has no checkpoint yet: a symbol, the same at every call.
+
+    Args:
+        kind: ``TRIM_HORIZON``, ``LATEST``, ``AT_TIMESTAMP`` or ``EXACT``.
+        at_ms: The time of ``AT_TIMESTAMP``, milliseconds since the epoch.
+        positions: The places of ``EXACT``, by shard: behind this sequence number.
+    """
+
+    kind: str
+    at_ms: int = 0
+    positions: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Begin:
+        """The begin of the option ``startingPosition``.
+
+        ``TRIM_HORIZON``, ``LATEST``, ``AT_TIMESTAMP:<milliseconds>``, or exact places:
+        ``shardId-000000000000=<sequence>,shardId-000000000001=<sequence>``.
+
+        >>> Begin.parse("AT_TIMESTAMP:1700000000000").at_ms
+        1700000000000
+        >>> str(Begin.parse("shardId-000000000001=7,shardId-000000000000=9"))
+        'shardId-000000000000=9,shardId-000000000001=7'
+
+        Raises:
+            ConfigError: The text is none of them.
+        """
+        if text in {TRIM_HORIZON, LATEST}:
+            return cls(text)
+        try:
+            if text.startswith(AT_TIMESTAMP + ":"):
+                return cls(AT_TIMESTAMP, at_ms=int(text.partition(":")[2]))
+            places = dict(part.split("=") for part in text.split(","))
+            return cls("EXACT", positions={shard: int(seq) for shard, seq in places.items()})
+        except ValueError as error:
+            raise ConfigError(
+                f"startingPosition={text!r}: need LATEST, TRIM_HORIZON, AT_TIMESTAMP:<ms> or "
+                "<shard>=<sequence>,..."
+            ) from error
+
+    def __str__(self) -> str:
+        if self.kind == AT_TIMESTAMP:
+            return f"{AT_TIMESTAMP}:{self.at_ms}"
+        if self.kind == "EXACT":
+            return ",".join(f"{shard}={seq}" for shard, seq in sorted(self.positions.items()))
+        return self.kind
+
+    def resolve(self, shards: Iterable[Shard], *, now_ms: int) -> dict[str, ShardOffset]:
+        """The place in each shard that reading begins with; children of others come later.
+
+        Args:
+            shards: All that the service lists.
+            now_ms: Wall time, milliseconds: what LATEST means.
+        """
+        listed = {shard.id: shard for shard in shards}
+        if self.kind == LATEST:
+            place = Position("time", now_ms)
+            return {s.id: ShardOffset(place, place) for s in listed.values() if s.last is None}
+        first = HORIZON if self.kind != AT_TIMESTAMP else Position("time", self.at_ms)
+        found = {
+            shard: ShardOffset(Position("after", seq), Position("after", seq))
+            for shard, seq in self.positions.items()
+        }
+        ancestors = _ancestors(found, listed)
+        for shard in listed.values():
+            rootless = not any(parent in listed for parent in shard.parents)
+            if shard.id not in found and shard.id not in ancestors and rootless:
+                found[shard.id] = ShardOffset(first, first)
+        return found
+
+
+def _ancestors(ids: Iterable[str], listed: Mapping[str, Shard]) -> set[str]:
+    seen: set[str] = set()
+    todo = [listed[i] for i in ids if i in listed]
+    while todo:
+        for parent in todo.pop().parents:
+            if parent not in seen:
+                seen.add(parent)
+                if parent in listed:
+                    todo.append(listed[parent])
+    return seen
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOffset:
+    """The place of a query in a stream: what Spark writes into its offset log.
+
+    Args:
+        stream: Name of the stream.
+        created_ms: When the stream was made: another one of the same name is not this one.
+        shards: The place in each shard.
+    """
+
+    stream: str
+    created_ms: int
+    shards: Mapping[str, ShardOffset]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; keys in order, because Spark compares offsets as text."""
+        return {
+            "created_ms": self.created_ms,
+            "shards": {
+                shard: {
+                    "begin": str(place.begin),
+                    "done": place.done,
+                    "end": str(place.end),
+                    "end_ms": place.end_ms,
+                }
+                for shard, place in sorted(self.shards.items())
+            },
+            "stream": self.stream,
+            "v": VERSION,
+        }
+
+    @classmethod
+    def from_dict(cls, doc: Mapping[str, Any]) -> StreamOffset:
+        """The offset of its JSON form.
+
+        Raises:
+            StreamError: It was written by a version that this one cannot read.
+        """
+        if doc.get("v") != VERSION or "shards" not in doc:
+            raise StreamError(f"cannot read this Kinesis offset: {doc!r}")
+        return cls(
+            stream=doc["stream"],
+            created_ms=doc["created_ms"],
+            shards={
+                shard: ShardOffset(
+                    begin=Position.parse(place["begin"]),
+                    end=Position.parse(place["end"]),
+                    end_ms=place["end_ms"],
+                    done=place["done"],
+                )
+                for shard, place in doc["shards"].items()
+            },
+        )
+
+
+def symbolic(begin: Begin) -> dict[str, Any]:
+    """JSON form of a begin that is not resolved yet."""
+    return {"begin": str(begin), "v": VERSION}
+
+
+def is_symbolic(doc: Mapping[str, Any]) -> bool:
+    """Whether an offset is the unresolved begin."""
+    return "begin" in doc and "shards" not in doc
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """The records of one shard that belong to one batch: from ``begin`` up to ``end``."""
+
+    shard: str
+    begin: Position
+    end: Position
+    done: bool = False
+
+
+def ranges(start: Mapping[str, Any], end: Mapping[str, Any]) -> list[ShardRange]:
+    """What to read for the batch between two offsets, one range per shard with news.
+
+    Args:
+        start: Offset in JSON form where the batch begins; the symbolic one for the first batch.
+        end: Offset in JSON form where it ends.
+    """
+    if start == end or is_symbolic(end):
+        return []
+    last = StreamOffset.from_dict(end)
+    first: Mapping[str, ShardOffset] = {}
+    if not is_symbolic(start):
+        before = StreamOffset.from_dict(start)
+        # The shards of a stream made anew carry the names of the old ones.
+        first = before.shards if before.created_ms == last.created_ms else {}
+    found = []
+    for shard, place in sorted(last.shards.items()):
+        begin = first[shard].end if shard in first else place.begin
+        if place.end.exact and begin < place.end:
+            found.append(ShardRange(shard, begin, place.end, place.done))
+    return found
+
+
+def follow(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> dict[str, ShardOffset]:
+    """The places of the next batch: where the last one ended, and children whose turn has come.
+
+    A child begins when all of its parents are done, so that the records of one partition key stay
+    in order. A shard that is done and that the service has forgotten is dropped.
+    """
+    listed = {shard.id: shard for shard in shards}
+    found = {
+        shard: ShardOffset(place.end, place.end, place.end_ms, place.done)
+        for shard, place in places.items()
+        if not (place.done and shard not in listed)
+    }
+    for shard in listed.values():
+        if shard.id in found or not shard.parents:
+            continue
+        # A listed parent without a place was over before this query began, unless it descends
+        # from a shard that has one: then its own turn has yet to come.
+        known = [parent for parent in shard.parents if parent in found]
+        waits = any(
+            parent in listed and parent not in found and _ancestors([parent], listed) & found.keys()
+            for parent in shard.parents
+        )
+        if known and not waits and all(found[parent].done for parent in known):
+            found[shard.id] = ShardOffset(HORIZON, HORIZON)
+    return found
+
+
+def lost(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> list[str]:
+    """Shards that were not read to their end and that the service has forgotten."""
+    listed = {shard.id for shard in shards}
+    return sorted(s for s, place in places.items() if not place.done and s not in listed)
+
+
+def without_lost(
+    places: Mapping[str, ShardOffset], shards: Iterable[Shard]
+) -> dict[str, ShardOffset]:
+    """Places to go on with after a loss: the lost shards are left out, their children begin."""
+    listed = {shard.id: shard for shard in shards}
+    found = {shard: place for shard, place in places.items() if shard in listed}
+    for shard in listed.values():
+        orphan = shard.parents and not any(parent in listed for parent in shard.parents)
+        if orphan and shard.id not in found:
+            found[shard.id] = ShardOffset(HORIZON, HORIZON)
+    return found
+
+
+def share(total: int, parts: int) -> int:
+    """An equal share, at least 1.
+
+    >>> share(10, 3), share(1, 5)
+    (4, 1)
+    """
+    return max(1, -(-total // max(1, parts)))
+
+
+def span_ms(max_bytes: int) -> int:
+    """Arrival time of one shard that holds at most so many bytes: no shard takes more than 1 MB/s.
+
+    >>> span_ms(32_000_000)
+    32000
+    """
+    return max(1000, max_bytes * 1000 // _SHARD_BYTES_PER_S)

@@ -1,0 +1,184 @@
+"""Polling a whole stream: every shard, in order per partition key, through splits and merges.
+
+In: a configuration, a stream, where to begin. Out: :class:`RawRecord` lists, forwards only. It is
+what the feed and the producer's look behind itself use; Spark has :mod:`pipelines.kinesis.source`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from pipelines.errors import DataLoss, StreamError
+from pipelines.kinesis.cursor import (
+    Page,
+    RawRecord,
+    ShardCursor,
+    client_of,
+    list_shards,
+    timestamps_work,
+)
+from pipelines.kinesis.offsets import (
+    LATEST,
+    TRIM_HORIZON,
+    Begin,
+    ShardOffset,
+    follow,
+    lost,
+)
+from pipelines.ports import KinesisConfig
+
+log = logging.getLogger(__name__)
+
+__all__ = ["LATEST", "TRIM_HORIZON", "RawRecord", "StreamReader", "read_after"]
+
+
+class StreamReader:
+    """Reads a stream from a place to its tip, again and again.
+
+    Not safe for use by several threads at a time. ``behind_ms`` is how far the last poll ended
+    behind the tip as the service says, ``at_tip`` whether it left nothing unread.
+
+    Args:
+        config: Where the stream is.
+        stream: Its name.
+        start: ``"LATEST"`` (what arrives from now on), ``"TRIM_HORIZON"`` (all that it holds),
+            ``"AT_TIMESTAMP:<wall ms>"``, or the sequence number behind which to begin by shard
+            (``positions`` of another reader); a shard it does not name begins with its oldest.
+        limit: Records per shard and poll, at most.
+        client: boto3 Kinesis client; the one of this process by default.
+        timeout_s: How long one request is tried for.
+        clock_ms: Wall clock, milliseconds.
+    """
+
+    def __init__(
+        self,
+        config: KinesisConfig,
+        stream: str,
+        *,
+        start: str | Mapping[str, str] = LATEST,
+        limit: int = 2_000,
+        client: Any | None = None,
+        timeout_s: float = 30,
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self._client = client if client is not None else client_of(config)
+        self._stream = stream
+        self._native_time = timestamps_work(config)
+        self._limit = limit
+        self._timeout_s = timeout_s
+        if isinstance(start, str):
+            begin = Begin.parse(start)
+        else:
+            begin = Begin("EXACT", positions={shard: int(seq) for shard, seq in start.items()})
+        shards = list_shards(self._client, stream, timeout_s=timeout_s)
+        self._places = begin.resolve(shards, now_ms=clock_ms())
+        if gone := lost(self._places, shards):
+            raise DataLoss(f"{stream}: forgotten by the service before they were read: {gone}")
+        self._cursors: dict[str, ShardCursor] = {}
+        self._open(latest=begin.kind == LATEST)
+        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="kinesis-poll")
+        self.behind_ms = 0
+        self.at_tip = False
+
+    @property
+    def positions(self) -> dict[str, str]:
+        """Sequence number of the last record read, by shard; where none was read yet, none."""
+        return {
+            shard: str(place.end.value)
+            for shard, place in sorted(self._places.items())
+            if place.end.kind == "after"
+        }
+
+    @property
+    def shards(self) -> list[str]:
+        """The shards that are being read."""
+        return sorted(self._cursors)
+
+    def poll(self) -> list[RawRecord]:
+        """What has arrived since the last poll: one page per shard, in order inside each shard.
+
+        Raises:
+            StreamError: The service refused, or did not answer in time; polling again continues
+                without loss.
+        """
+        cursors = [self._cursors[shard] for shard in self.shards]
+        outcomes = list(self._pool.map(self._page, cursors)) if len(cursors) > 1 else None
+        if outcomes is None:
+            outcomes = [self._page(cursor) for cursor in cursors]
+        pages = [outcome for outcome in outcomes if isinstance(outcome, Page)]
+        failures = [outcome for outcome in outcomes if isinstance(outcome, StreamError)]
+        records = [record for page in pages for record in page.records]
+        for cursor in cursors:
+            self._places[cursor.shard] = ShardOffset(
+                cursor.position, cursor.position, done=cursor.closed
+            )
+        self.behind_ms = max((page.behind_ms for page in pages), default=0)
+        self.at_tip = not failures and all(page.at_tip for page in pages)
+        if failures:
+            # What the other shards gave must not be lost: their cursors have moved on.
+            if not records:
+                raise failures[0]
+            log.warning("%s: one shard not read: %s", self._stream, failures[0])
+        if any(page.closed for page in pages):
+            self._reshard()
+        return records
+
+    def close(self) -> None:
+        """End its threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _page(self, cursor: ShardCursor) -> Page | StreamError:
+        try:
+            return cursor.page(self._limit)
+        except StreamError as error:
+            return error
+
+    def _reshard(self) -> None:
+        shards = list_shards(self._client, self._stream, timeout_s=self._timeout_s)
+        self._places = follow(self._places, shards)
+        self._cursors = {s: c for s, c in self._cursors.items() if not c.closed}
+        self._open(latest=False)
+
+    def _open(self, *, latest: bool) -> None:
+        for shard, place in self._places.items():
+            if not place.done and shard not in self._cursors:
+                self._cursors[shard] = ShardCursor(
+                    self._client,
+                    self._stream,
+                    shard,
+                    place.end,
+                    native_time=self._native_time,
+                    latest=latest,
+                    timeout_s=self._timeout_s,
+                )
+
+
+def read_after(
+    config: KinesisConfig, stream: str, positions: Mapping[str, str], *, client: Any | None = None
+) -> Iterator[bytes]:
+    """The data of every record behind the given places, up to the tip of the stream.
+
+    Args:
+        config: Where the stream is.
+        stream: Its name.
+        positions: Sequence number of the last record already known, by shard; a shard that is not
+            named is read from its oldest record.
+        client: boto3 Kinesis client; the one of this process by default.
+
+    Yields:
+        Data in order inside each shard, parents before their children.
+    """
+    reader = StreamReader(config, stream, start=positions or TRIM_HORIZON, client=client)
+    try:
+        while True:
+            before = reader.shards
+            for record in reader.poll():
+                yield record.data
+            if reader.at_tip and reader.shards == before:
+                return
+    finally:
+        reader.close()

@@ -1,0 +1,230 @@
+"""The Spark session: on Ray (RayDP), in one process (``local[N]``) or on a cluster (a URL).
+
+In: a :class:`SparkConfig`. Out: a session with the data source ``kinesis`` registered, two fair
+pools, small JVMs and a UI on the loopback. One session per process; :func:`close_session` ends
+its JVM too, so that nothing is left behind in a process that lives on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyspark import SparkContext
+from pyspark.sql import SparkSession
+
+from pipelines.kinesis.source import KinesisDataSource
+
+log = logging.getLogger(__name__)
+
+SIGNALS_POOL, ARCHIVE_POOL = "signals", "archive"
+"""Fair pools; a query's thread chooses one with ``setLocalProperty("spark.scheduler.pool", …)``."""
+
+_ALLOCATION = f"""<?xml version="1.0"?>
+<allocations>
+  <pool name="{SIGNALS_POOL}">
+    <schedulingMode>FIFO</schedulingMode><weight>8</weight><minShare>1</minShare>
+  </pool>
+  <pool name="{ARCHIVE_POOL}">
+    <schedulingMode>FIFO</schedulingMode><weight>1</weight><minShare>0</minShare>
+  </pool>
+</allocations>
+"""
+# Serial: on the few cores of a laptop the parallel collectors cost threads and memory for nothing.
+_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=4 -Xss1m -XX:-UsePerfData"
+_FOLDER_CONF = "spark.raytape.folder"
+
+
+@dataclass(frozen=True, slots=True)
+class SparkConfig:
+    """Where Spark runs and how large it is.
+
+    Args:
+        master: ``raydp``, ``local[N]``, or the URL of a Spark master.
+        app_name: Name of the application; under RayDP one of a name at a time.
+        executors: Executors (RayDP and URLs).
+        executor_cores: Cores of each.
+        executor_memory: Heap of each, in Spark's notation.
+        driver_memory: Heap of the driver; with ``local[N]`` of all there is.
+        ui_port: Port of the Spark UI; ``None`` for no UI.
+        ui_host: Address of the Spark UI.
+        shuffle_partitions: Fixed from the first checkpoint of a stateful query on.
+        folder: Where scratch files go; a temporary folder, removed at the end, by default.
+        extra: Further Spark configuration; it wins.
+    """
+
+    master: str = "raydp"
+    app_name: str = "raytape"
+    executors: int = 1
+    executor_cores: int = 2
+    executor_memory: str = "768m"
+    driver_memory: str = "768m"
+    ui_port: int | None = 4040
+    ui_host: str = "127.0.0.1"
+    shuffle_partitions: int = 2
+    folder: str | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
+    """The Spark configuration of a session.
+
+    Args:
+        config: What was asked for.
+        folder: Scratch folder that exists.
+    """
+    conf = {
+        "spark.sql.caseSensitive": "true",  # Alpaca's keys differ only by case
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(config.shuffle_partitions),
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.sql.catalogImplementation": "in-memory",
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        # A batch of a few hundred records must not pay for what large jobs need.
+        "spark.locality.wait": "0",
+        "spark.scheduler.mode": "FAIR",
+        "spark.scheduler.allocation.file": (folder / "pools.xml").as_uri(),
+        "spark.python.worker.reuse": "true",
+        "spark.sql.streaming.minBatchesToRetain": "20",
+        "spark.sql.streaming.numRecentProgressUpdates": "30",
+        "spark.sql.streaming.stopTimeout": "20000",
+        "spark.sql.streaming.stateStore.providerClass": (
+            "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
+        ),
+        "spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled": "true",
+        # What the UI remembers lives in the driver's heap.
+        "spark.ui.retainedJobs": "60",
+        "spark.ui.retainedStages": "120",
+        "spark.ui.retainedTasks": "600",
+        "spark.sql.ui.retainedExecutions": "30",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.ui.enabled": str(config.ui_port is not None).lower(),
+        "spark.ui.port": str(config.ui_port or 0),
+        "spark.local.dir": str(folder / "scratch"),
+        "spark.driver.memory": config.driver_memory,
+        "spark.driver.extraJavaOptions": _JVM,
+        "spark.executor.extraJavaOptions": _JVM,
+        _FOLDER_CONF: str(folder),
+    }
+    if config.master == "raydp":
+        conf["spark.ray.raydp_app_master.extraJavaOptions"] = f"-Xmx256m {_JVM}"
+        conf["spark.ray.raydp_spark_master.actor.resource.CPU"] = "0.1"
+    elif config.master.startswith("local"):
+        conf |= {"spark.driver.host": "127.0.0.1", "spark.driver.bindAddress": "127.0.0.1"}
+    else:
+        conf |= {
+            "spark.executor.instances": str(config.executors),
+            "spark.executor.cores": str(config.executor_cores),
+            "spark.executor.memory": config.executor_memory,
+        }
+    return conf | dict(config.extra)
+
+
+def master_url(master: str) -> str:
+    """The master for Spark: ``local[N]`` gets the same four attempts of a task as a cluster.
+
+    >>> master_url("local[2]"), master_url("spark://host:7077")
+    ('local[2,4]', 'spark://host:7077')
+    """
+    return re.sub(r"^local\[(\d+|\*)\]$", r"local[\1,4]", master)
+
+
+def open_session(config: SparkConfig) -> SparkSession:
+    """Start Spark and return its session, with the data source ``kinesis`` registered.
+
+    Under ``raydp`` this process must be connected to Ray (an actor is), and ``JDK_JAVA_OPTIONS``
+    must have opened the JDK's packages before Ray started.
+
+    Raises:
+        RuntimeError: This process has a session already.
+    """
+    if SparkContext._active_spark_context is not None:
+        raise RuntimeError("this process has a Spark session already; close it first")
+    folder = Path(config.folder or tempfile.mkdtemp(prefix="raytape-spark-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pools.xml").write_text(_ALLOCATION)
+    conf = spark_conf(config, folder=folder)
+    # Spark takes these three from the environment of the JVM that it starts, and from nowhere else.
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
+    os.environ["SPARK_LOCAL_IP"] = config.ui_host
+    try:
+        spark = _raydp(config, conf) if config.master == "raydp" else _plain(config, conf)
+    except BaseException:
+        close_session(config)
+        if config.folder is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    spark.sparkContext.setLogLevel("WARN")
+    spark.dataSource.register(KinesisDataSource)
+    return spark
+
+
+def _raydp(config: SparkConfig, conf: Mapping[str, str]) -> SparkSession:
+    import raydp
+
+    session: SparkSession = raydp.init_spark(
+        app_name=config.app_name,
+        num_executors=config.executors,
+        executor_cores=config.executor_cores,
+        executor_memory=config.executor_memory,
+        configs=dict(conf),
+    )
+    return session
+
+
+def _plain(config: SparkConfig, conf: Mapping[str, str]) -> SparkSession:
+    builder = SparkSession.builder.appName(config.app_name).master(master_url(config.master))
+    for key, value in conf.items():
+        builder = builder.config(key, value)
+    return builder.getOrCreate()
+
+
+def close_session(config: SparkConfig) -> None:
+    """Stop the streaming queries, Spark and its JVM; harmless when there is none."""
+    session = SparkSession.getActiveSession()
+    folder = None
+    if session is not None:
+        folder = session.conf.get(_FOLDER_CONF, None)
+        for query in session.streams.active:
+            with contextlib.suppress(Exception):  # a query that failed says so again here
+                query.stop()
+    gateway = SparkContext._gateway
+    if config.master == "raydp":
+        import raydp
+
+        raydp.stop_spark()
+    elif session is not None:
+        session.stop()
+    SparkSession.builder._options.clear()  # PySpark would give them to the next session
+    _end_jvm(gateway)
+    if folder and config.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_jvm(gateway: Any | None) -> None:
+    """End the JVM that PySpark keeps for the life of the process."""
+    if gateway is None:
+        return
+    gateway.shutdown()
+    SparkContext._gateway = None
+    SparkContext._jvm = None
+    process = getattr(gateway, "proc", None)
+    if process is not None:
+        process.stdin.close()  # the JVM ends with its standard input
+        try:
+            process.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(timeout=5)
