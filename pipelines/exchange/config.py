@@ -1,0 +1,132 @@
+"""What one exchange plays, and where it listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.errors import ConfigError
+
+DEFAULT_SYMBOLS = (
+    "AAPL", "TSLA", "NVDA", "MSFT", "GOOGL", "AMZN", "META", "AMD", "NFLX", "INTC",
+    "JPM", "BAC", "XOM", "JNJ", "KO", "DIS", "BA", "SPY", "QQQ", "IWM",
+)  # fmt: skip
+
+FEEDS = ("iex", "sip", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeConfig:
+    """Settings of one exchange.
+
+    Args:
+        host: Address to listen on.
+        port: Port of websockets and REST.
+        symbols: What is traded. For a replay: which symbols of the file; empty means all of it.
+        seed: Seed of prices and ticks.
+        speed: Market seconds per wall second.
+        feed: Feed whose look the messages have (``iex`` prints come from one exchange only).
+        feeds: Feeds that a client may use; another one is refused with 409.
+        replay: Parquet file of minute bars; ``None`` plays the synthetic market.
+        sessions: Which hours of a replayed file are played: ``all`` that it has, or ``regular``.
+        max_sessions: Sessions to play; ``None`` plays the whole file, or two years of trading.
+        max_minutes: Market minutes to play, then the market is finished; ``None`` for no limit.
+        messages_per_minute: Trades and quotes per symbol and market minute, on average (one trade
+            to two quotes). A minute has at least the trades that its bar needs.
+        open_on: When the market opens: at the first subscription, or at the start.
+        start_date: First day of the synthetic market; by default the last completed year's first.
+        record_dir: Where the tape (all that was published) is written; ``None`` writes none.
+        record_max_mb: Disk that the tape may take; its oldest files go first.
+        state_path: Where the last minute played is kept, so that a restart goes on after it.
+        client_queue: Messages that may wait for one client before it is dropped as slow (407).
+        frame_messages: Most messages of one frame.
+        compress: Whether permessage-deflate is offered (it costs more than it gives on one host).
+        symbol_limit: Most symbols of trades and quotes per connection (405); ``None`` for no limit.
+        connection_limit: Most connections per key and feed (406); ``None`` for no limit.
+        auth_timeout_s: Wall seconds until a silent client gets 404.
+
+    Raises:
+        ConfigError: A value makes no sense.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8765
+    symbols: tuple[str, ...] = DEFAULT_SYMBOLS
+    seed: int = 7
+    speed: float = 10.0
+    feed: Literal["iex", "sip", "test"] = "iex"
+    feeds: tuple[str, ...] = FEEDS
+    replay: str | None = None
+    sessions: Literal["all", "regular"] = "all"
+    max_sessions: int | None = None
+    max_minutes: int | None = None
+    messages_per_minute: int = 120
+    open_on: Literal["subscribe", "start"] = "subscribe"
+    start_date: date | None = None
+    record_dir: Path | None = None
+    record_max_mb: int = 512
+    state_path: Path | None = None
+    client_queue: int = 100_000
+    frame_messages: int = 100
+    compress: bool = False
+    symbol_limit: int | None = None
+    connection_limit: int | None = None
+    auth_timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("speed", "messages_per_minute", "record_max_mb", "client_queue",
+                     "frame_messages", "auth_timeout_s"):  # fmt: skip
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"exchange {name}={getattr(self, name)!r}: must be positive")
+        for name in ("max_sessions", "max_minutes", "symbol_limit", "connection_limit"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ConfigError(f"exchange {name}={value!r}: must be positive, or null")
+        if not self.symbols and self.replay is None:
+            raise ConfigError("exchange symbols=(): the synthetic market needs at least one")
+        if len(set(self.symbols)) != len(self.symbols):
+            raise ConfigError(f"exchange symbols={self.symbols!r}: a symbol stands there twice")
+        for feed in (self.feed, *self.feeds):
+            if feed not in FEEDS:
+                raise ConfigError(f"exchange feed={feed!r}: must be one of {', '.join(FEEDS)}")
+        if self.sessions not in ("all", "regular"):
+            raise ConfigError(f"exchange sessions={self.sessions!r}: must be all or regular")
+        if self.open_on not in ("subscribe", "start"):
+            raise ConfigError(f"exchange open_on={self.open_on!r}: must be subscribe or start")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON types."""
+        plain: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, (date, Path)):
+                value = str(value)
+            plain[field.name] = list(value) if isinstance(value, tuple) else value
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> ExchangeConfig:
+        """The configuration of JSON types, as made by :meth:`to_dict`; what is absent is default.
+
+        Raises:
+            ConfigError: An unknown name, or a value that makes no sense.
+        """
+        values = dict(plain)
+        unknown = values.keys() - {field.name for field in fields(cls)}
+        if unknown:
+            raise ConfigError(f"exchange: unknown settings {', '.join(sorted(unknown))}")
+        try:
+            for name in ("symbols", "feeds"):
+                if name in values:
+                    values[name] = tuple(values[name])
+            for name in ("record_dir", "state_path"):
+                if values.get(name) is not None:
+                    values[name] = Path(values[name])
+            if values.get("start_date") is not None:
+                values["start_date"] = date.fromisoformat(values["start_date"])
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"exchange: {error}") from error

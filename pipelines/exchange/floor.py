@@ -1,0 +1,220 @@
+"""The trading floor: market, clock, tape and clients together, without any HTTP.
+
+It opens the market, turns what is due into batches, writes each to the tape once and hands it to
+every client that wants some of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pipelines.clock import MarketClock
+from pipelines.errors import ConfigError
+from pipelines.events import SECOND_NS, Message
+from pipelines.exchange.config import ExchangeConfig
+from pipelines.exchange.frames import EVERYONE, Batch
+from pipelines.exchange.market import BarSource, remaining
+from pipelines.exchange.playback import Playback
+from pipelines.exchange.record import Tape
+from pipelines.exchange.replay import ReplayMarket
+from pipelines.exchange.state import PlayedMinutes
+from pipelines.exchange.synthetic import SESSIONS_AHEAD, SyntheticMarket
+
+_LOG = logging.getLogger(__name__)
+
+State = Literal["waiting", "open", "finished"]
+BATCH_MESSAGES = 2000
+"""Most ticks that are published before the clients' sockets get a turn."""
+
+
+class Listener(Protocol):
+    """A client as the floor sees it."""
+
+    def offer(self, batch: Batch) -> None:
+        """Take what it wants of a batch; must not block."""
+        ...
+
+    def offer_raw(self, frame: bytes) -> None:
+        """Take a frame as it is."""
+        ...
+
+    def stats(self) -> dict[str, Any]:
+        """What it got and what waits for it."""
+        ...
+
+
+def market_of(config: ExchangeConfig, *, today: date) -> BarSource:
+    """The market that a configuration describes.
+
+    Raises:
+        ConfigError: It cannot be played.
+    """
+    trades_per_minute = config.messages_per_minute / 3
+    if config.replay is not None:
+        return ReplayMarket(
+            Path(config.replay),
+            symbols=config.symbols,
+            sessions=config.sessions,
+            max_sessions=config.max_sessions,
+            seed=config.seed,
+            trades_per_minute=trades_per_minute,
+        )
+    return SyntheticMarket(
+        config.symbols,
+        seed=config.seed,
+        start_date=config.start_date or date(today.year - 1, 1, 1),
+        max_sessions=config.max_sessions or SESSIONS_AHEAD,
+        trades_per_minute=trades_per_minute,
+    )
+
+
+class Floor:
+    """One market being played.
+
+    Args:
+        config: What to play.
+        wall_ns: The wall clock.
+
+    Raises:
+        ConfigError: The market cannot be played.
+    """
+
+    def __init__(self, config: ExchangeConfig, *, wall_ns: Callable[[], int]) -> None:
+        self.config = config
+        self._wall_ns = wall_ns
+        today = datetime.fromtimestamp(wall_ns() / SECOND_NS, UTC).date()
+        self.source = market_of(config, today=today)
+        if len(self.source.symbols) > 1000:
+            raise ConfigError(f"exchange: {len(self.source.symbols)} symbols; at most 1000")
+        self._played = PlayedMinutes(config.state_path)
+        self._sessions = self._to_play()
+        self._playback = Playback(
+            self.source,
+            self._sessions,
+            seed=config.seed,
+            messages_per_minute=config.messages_per_minute,
+            feed=config.feed,
+            before_minute=lambda ns: self._played.begin(self.source.name, ns),
+        )
+        self._tape = (
+            Tape(config.record_dir, max_mb=config.record_max_mb) if config.record_dir else None
+        )
+        self.state: State = "waiting"
+        self.clock: MarketClock | None = None
+        self.listeners: set[Listener] = set()
+        self.slow_clients = 0
+        self._published: Counter[str] = Counter()
+        self._raw_frames = 0
+        if self._playback.finished:
+            _LOG.warning("market %s: every session was played already", self.source.name)
+            self.state = "finished"
+        elif config.open_on == "start":
+            self.open()
+
+    @property
+    def first_ns(self) -> int:
+        """Market time at which the first session that is left opens; now, when none is left."""
+        if self._sessions:
+            return self._sessions[0][0]
+        return self.source.playable()[-1][1]
+
+    def _to_play(self) -> tuple[tuple[int, int], ...]:
+        after_ns = self._played.last(self.source.name)
+        sessions = self.source.playable()
+        if after_ns is not None and self.source.mode == "synthetic" and after_ns >= sessions[0][0]:
+            # The market goes on: as many sessions ahead of the last minute as ahead of the first.
+            ahead = self.source.sessions(after_ns, after_ns + 800 * 86_400 * SECOND_NS)
+            sessions = ahead[: len(sessions)]
+        return remaining(sessions, after_ns=after_ns, max_minutes=self.config.max_minutes)
+
+    def open(self) -> None:
+        """Open the market now, once."""
+        if self.state != "waiting":
+            return
+        self.clock = MarketClock(
+            rate=self.config.speed, wall_origin_ns=self._wall_ns(), sessions=self._sessions
+        )
+        self.state = "open"
+        _LOG.info("market %s open at %g times its speed", self.source.name, self.config.speed)
+
+    def market_ns(self) -> int:
+        """Now on the market clock; before the opening, the moment of the opening."""
+        return self.clock.market_ns(self._wall_ns()) if self.clock else self.first_ns
+
+    def is_open(self) -> bool:
+        """Whether a session is running."""
+        return self.state == "open"
+
+    def publish_due(self) -> bool:
+        """Publish some of what is due.
+
+        Returns:
+            Whether more may be due: the caller lets others run and comes back at once.
+        """
+        wall = self._wall_ns()
+        more = False
+        if self.state == "open" and self.clock is not None:
+            batch = self._playback.due(self.clock.market_ns(wall), limit=BATCH_MESSAGES)
+            if batch is not None:
+                self.publish(batch)
+                more = True
+            elif self._playback.finished:
+                self.state = "finished"
+                _LOG.info("market %s finished", self.source.name)
+        if self._tape is not None:
+            self._tape.flush_if_due(wall)
+        return more
+
+    def publish(self, batch: Batch) -> None:
+        """Write a batch to the tape and hand it to the clients."""
+        if self._tape is not None:
+            self._tape.write(batch, wall_ns=self._wall_ns())
+        for channel, _ in batch.keys:
+            self._published[channel] += 1
+        for listener in tuple(self.listeners):
+            listener.offer(batch)
+
+    def inject(self, messages: Sequence[Message], raw_frames: Sequence[bytes]) -> None:
+        """Publish messages and raw frames from outside, right now: faults, mostly."""
+        if messages:
+            self.publish(Batch.injected(messages))
+        for frame in raw_frames:
+            if self._tape is not None:
+                self._tape.write_raw(frame, wall_ns=self._wall_ns())
+            self._raw_frames += 1
+            for listener in tuple(self.listeners):
+                listener.offer_raw(frame)
+
+    def announcement(self) -> dict[str, Any]:
+        """The market clock as it is announced."""
+        return {
+            "state": self.state,
+            "clock": self.clock.to_dict() if self.clock else None,
+            "mode": self.source.mode,
+            "rate": self.config.speed,
+            "symbols": list(self.source.symbols),
+        }
+
+    def stats(self) -> dict[str, Any]:
+        """What was published, to whom, and the tape."""
+        channels = {(c if c != EVERYONE else "unknown"): n for c, n in self._published.items()}
+        return {
+            "state": self.state,
+            "market_ns": self.market_ns(),
+            "published": sum(self._published.values()),
+            "by_channel": channels,
+            "raw_frames": self._raw_frames,
+            "slow_clients": self.slow_clients,
+            "clients": [listener.stats() for listener in self.listeners],
+            "tape": self._tape.stats() if self._tape else None,
+        }
+
+    def close(self) -> None:
+        """End the tape."""
+        if self._tape is not None:
+            self._tape.close()

@@ -1,0 +1,170 @@
+"""Messages that were published together: encoded once per codec, framed once per audience.
+
+A :class:`Batch` is what one turn of the exchange publishes. However many clients there are, each
+message is encoded once as JSON and once as msgpack, and clients that want the same of it share
+the same frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgpack
+import orjson
+
+from pipelines.codec import TIME_KEYS
+from pipelines.events import Message, format_time_ns, parse_time_ns
+
+Codec = Literal["json", "msgpack"]
+Key = tuple[str, str]
+"""Channel and symbol of a message."""
+
+CHANNELS = {
+    "t": "trades",
+    "q": "quotes",
+    "b": "bars",
+    "u": "updatedBars",
+    "d": "dailyBars",
+    "s": "statuses",
+    "l": "lulds",
+    "i": "imbalances",
+    "c": "corrections",
+    "x": "cancelErrors",
+    "n": "news",
+}
+"""Channel by message type."""
+
+EVERYONE = ""
+"""Channel of a message of no known type: whoever subscribed to anything gets it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One prepared websocket payload and how many messages are in it."""
+
+    payload: bytes
+    count: int
+
+
+class Batch:
+    """Messages published together, in order.
+
+    Args:
+        messages: The messages. Those of the market come without ``t``, which ``times_ns`` holds;
+            injected ones are as they are, with times as text.
+        times_ns: Time of each message, or ``None`` for injected ones.
+        keys: Channel and symbol of each message.
+    """
+
+    __slots__ = ("_frames", "_json", "_packed", "audience", "keys", "messages", "times_ns")
+
+    def __init__(
+        self, messages: Sequence[Message], *, times_ns: Sequence[int] | None, keys: Sequence[Key]
+    ) -> None:
+        self.messages = messages
+        self.times_ns = times_ns
+        self.keys = keys
+        self.audience = frozenset(keys)
+        self._json: list[bytes] | None = None
+        self._packed: list[bytes] | None = None
+        self._frames: dict[tuple[Codec, frozenset[Key]], list[Frame]] = {}
+
+    @classmethod
+    def injected(cls, messages: Sequence[Message]) -> Batch:
+        """A batch of messages that somebody hands in as they are."""
+        keys = [(CHANNELS.get(str(m.get("T")), EVERYONE), str(m.get("S", ""))) for m in messages]
+        return cls(messages, times_ns=None, keys=keys)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def json(self) -> list[bytes]:
+        """Each message as JSON."""
+        if self._json is None:
+            dumps = orjson.dumps
+            if self.times_ns is None:
+                self._json = [dumps(m) for m in self.messages]
+            else:
+                out = []
+                for message, ns in zip(self.messages, self.times_ns, strict=True):
+                    message["t"] = format_time_ns(ns)
+                    out.append(dumps(message))
+                self._json = out
+        return self._json
+
+    def packed(self) -> list[bytes]:
+        """Each message as msgpack, times as Timestamps."""
+        if self._packed is None:
+            pack = msgpack.Packer().pack
+            if self.times_ns is None:
+                self._packed = [pack(_with_timestamps(m)) for m in self.messages]
+            else:
+                stamp, out = msgpack.Timestamp, []
+                for message, ns in zip(self.messages, self.times_ns, strict=True):
+                    message["t"] = stamp(ns // 1_000_000_000, ns % 1_000_000_000)
+                    out.append(pack(message))
+                self._packed = out
+        return self._packed
+
+    def frames(self, codec: Codec, wanted: frozenset[Key], *, size: int) -> list[Frame]:
+        """The frames of an audience.
+
+        Args:
+            codec: Encoding of the frames.
+            wanted: The keys of this batch that the audience wants.
+            size: Most messages of one frame.
+        """
+        cached = self._frames.get((codec, wanted))
+        if cached is None:
+            parts = self.json() if codec == "json" else self.packed()
+            if len(wanted) < len(self.audience):
+                parts = [p for p, key in zip(parts, self.keys, strict=True) if key in wanted]
+            join = json_frame if codec == "json" else packed_frame
+            cached = [Frame(join(chunk), len(chunk)) for chunk in _chunks(parts, size)]
+            self._frames[codec, wanted] = cached
+        return cached
+
+
+def json_frame(parts: Sequence[bytes]) -> bytes:
+    """A JSON array of encoded messages.
+
+    >>> json_frame([b'{"T":"t"}', b'{"T":"q"}'])
+    b'[{"T":"t"},{"T":"q"}]'
+    """
+    return b"[" + b",".join(parts) + b"]"
+
+
+def packed_frame(parts: Sequence[bytes]) -> bytes:
+    r"""A msgpack array of encoded messages.
+
+    >>> packed_frame([b"\x80"])
+    b'\x91\x80'
+    """
+    head: bytes = msgpack.Packer().pack_array_header(len(parts))
+    return head + b"".join(parts)
+
+
+def encode_control(message: Message, codec: Codec) -> Frame:
+    """A frame of one control message, which has no time."""
+    if codec == "json":
+        return Frame(orjson.dumps([message]), 0)
+    return Frame(msgpack.packb([message]), 0)
+
+
+def _with_timestamps(message: Message) -> dict[str, Any]:
+    copy = dict(message)
+    for key in TIME_KEYS:
+        value = copy.get(key)
+        if isinstance(value, str):
+            try:
+                copy[key] = msgpack.Timestamp.from_unix_nano(parse_time_ns(value))
+            except ValueError:
+                continue  # a fault on purpose: it travels as the text that it is
+    return copy
+
+
+def _chunks(parts: list[bytes], size: int) -> Iterator[list[bytes]]:
+    for start in range(0, len(parts), size):
+        yield parts[start : start + size]

@@ -1,0 +1,221 @@
+"""Trades and quotes walked inside minute bars. Pure, vectorised over bars.
+
+In: bars. Out: per bar its trades, which touch open, high, low and close exactly and sum to its
+volume, and quotes around them (one before each trade that brackets it, one after). All times lie
+strictly inside the minute, ascend, and no two of the market are equal. A bar's ticks depend on
+seed, symbol and minute only, so history and the live stream agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.events import MINUTE_NS
+from pipelines.exchange import noise
+from pipelines.exchange.market import Block
+from pipelines.exchange.noise import Floats, Ints, Keys
+
+SPREAD_BPS = 1.5
+"""Typical quoted spread; at least one tick."""
+
+_QUANTUM_NS = 1024
+"""Times of one symbol are multiples of this plus the symbol's index: so all of them differ."""
+
+_PATH, _SIZE, _TIME, _QUOTE, _SHAPE = range(5)
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """Bars as flat columns, shape ``(B,)`` each; ``symbol`` is an index, ``key`` its noise key."""
+
+    symbol: Ints
+    key: Keys
+    start_ns: Ints
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Ints
+    trades: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """Trades of bars, shape ``(B, K)``; of bar ``b`` the first ``bars.trades[b]`` are real.
+
+    Args:
+        price: USD.
+        size: Shares; 0 beyond the bar's trades.
+        vwap: Volume-weighted average price per bar, shape ``(B,)``, rounded to 1e-6 USD.
+    """
+
+    price: Floats
+    size: Ints
+    vwap: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Ticks of one minute over all symbols in time order, flat columns of shape ``(N,)``.
+
+    A trade uses ``price`` and ``size``; a quote ``price`` (bid), ``size`` (bid size), ``ask``,
+    ``ask_size``.
+    """
+
+    time_ns: Ints
+    symbol: Ints
+    is_trade: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    price: Floats
+    size: Ints
+    ask: Floats
+    ask_size: Ints
+    number: Ints
+
+
+def bars_of(block: Block, keys: Keys, columns: slice) -> Bars:
+    """The bars of some minutes of a block.
+
+    Args:
+        block: A session.
+        keys: Noise key per symbol of the block.
+        columns: Which of its minutes.
+    """
+    symbol, minute = np.nonzero(block.present[:, columns])
+    start_ns = block.starts_ns[columns][minute]
+    return Bars(
+        symbol=symbol.astype(np.int64),
+        key=noise.at(keys[symbol], start_ns // MINUTE_NS),
+        start_ns=start_ns,
+        open=block.open[:, columns][symbol, minute],
+        high=block.high[:, columns][symbol, minute],
+        low=block.low[:, columns][symbol, minute],
+        close=block.close[:, columns][symbol, minute],
+        volume=block.volume[:, columns][symbol, minute],
+        trades=block.trades[:, columns][symbol, minute],
+    )
+
+
+def walk(bars: Bars, *, width: int) -> Trades:
+    """The trades of bars.
+
+    Args:
+        bars: The bars; each has at least the trades that its prices need.
+        width: Columns of the result, at least the most trades of a bar. The same width gives
+            bit-equal averages whatever bars are asked together.
+    """
+    index = np.arange(width)
+    count = bars.trades[:, None]
+    price = _path(bars, index)
+    weight = 0.05 - np.log(noise.uniform(noise.at(bars.key, _SIZE)[:, None], index))
+    share = np.cumsum(np.where(index < count, weight, 0.0), axis=1)
+    share /= share[:, -1:]
+    spare = np.maximum(bars.volume - bars.trades, 0)[:, None]
+    edges = np.floor(share * spare).astype(np.int64)
+    size = np.diff(edges, axis=1, prepend=0) + (index < np.minimum(count, bars.volume[:, None]))
+    notional = np.sum(price * size, axis=1)
+    vwap = np.where(bars.volume > 0, notional / np.maximum(bars.volume, 1), bars.close)
+    # Rounding must not lift it out of the bar.
+    vwap = np.clip(np.round(vwap, 6), bars.low, bars.high)
+    return Trades(price=price, size=size, vwap=vwap)
+
+
+def _path(bars: Bars, index: Ints) -> Floats:
+    """Prices from open over both extremes to close, with noise, inside the bar; ``(B, K)``."""
+    n, o, h, low, c = bars.trades, bars.open, bars.high, bars.low, bars.close
+    u = noise.uniform(noise.at(bars.key, _SHAPE)[:, None], np.arange(3))
+    low_first = u[:, 0] < np.where(c >= o, 0.75, 0.25)
+    first, second = np.where(low_first, low, h), np.where(low_first, h, low)
+    # Of three trades only one is free, for the extreme that is neither open nor close.
+    only = np.where(h > np.maximum(o, c), h, low)
+    free = np.maximum(n - 2, 0)
+    at_1 = np.where(n >= 4, 1 + (u[:, 1] * (free - 1)).astype(np.int64), np.minimum(free, 1))
+    at_2 = np.where(n >= 4, at_1 + 1 + (u[:, 2] * (n - 2 - at_1)).astype(np.int64), at_1)
+    first = np.where(n >= 4, first, np.where(n == 3, only, o))
+    second = np.where(n >= 4, second, first)
+
+    k = index[None, :].astype(np.float64)
+    a, b, last = at_1[:, None], at_2[:, None], (n - 1)[:, None]
+    e1, e2, start, end = first[:, None], second[:, None], o[:, None], c[:, None]
+    path = np.where(
+        k <= a,
+        start + (e1 - start) * k / np.maximum(a, 1),
+        np.where(
+            k <= b,
+            e1 + (e2 - e1) * (k - a) / np.maximum(b - a, 1),
+            e2 + (end - e2) * (k - b) / np.maximum(last - b, 1),
+        ),
+    )
+    wiggle = noise.uniform(noise.at(bars.key, _PATH)[:, None], index) - 0.5
+    path += wiggle * (0.4 * (h - low))[:, None]
+    tick = _tick(o)[:, None]
+    path = np.clip(np.round(np.round(path / tick) * tick, 6), low[:, None], h[:, None])
+    path = np.where(k == a, e1, np.where(k == b, e2, path))
+    path = np.where(k == last, end, path)
+    path[:, 0] = o
+    return path
+
+
+def _tick(price: Floats) -> Floats:
+    """Smallest price step, USD: a cent, below a dollar a hundredth of it (Regulation NMS 612)."""
+    return np.where(price < 1.0, 0.0001, 0.01)
+
+
+def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
+    """Trades and quotes of one minute in time order.
+
+    Args:
+        bars: Bars of one minute, at most one per symbol, fewer than 1,024 symbols.
+        trades: Their trades.
+    """
+    rows, width = trades.price.shape
+    time_ns = _times(bars, width)
+    quote = noise.at(noise.at(bars.key, _QUOTE)[:, None], np.arange(width))
+    price = trades.price
+    tick = _tick(bars.open)[:, None]
+    typical = np.maximum(bars.open * SPREAD_BPS / 1e4 / tick[:, 0] - 1.0, 0.0)[:, None]
+
+    columns = np.zeros((rows, width, 3, 4))  # per trade: quote, trade, quote; each four numbers
+    buys = (quote & np.uint64(1)).astype(bool)
+    for slot, shift in ((0, 1), (2, 25)):
+        part = quote >> np.uint64(shift)
+        draw = ((part & np.uint64(0xFFFF)).astype(np.float64) + 0.5) / 65536.0
+        spread = (1.0 + np.floor(-np.log(draw) * typical)) * tick
+        at_ask = buys if slot == 0 else ~buys
+        bid = np.where(at_ask, np.maximum(np.round(price - spread, 6), 0.0), price)
+        ask = np.where(at_ask, price, np.round(price + spread, 6))
+        bid_size = 100.0 * (1.0 + ((part >> np.uint64(16)) & np.uint64(15)).astype(np.float64))
+        ask_size = 100.0 * (1.0 + ((part >> np.uint64(20)) & np.uint64(15)).astype(np.float64))
+        columns[:, :, slot, 0], columns[:, :, slot, 1] = bid, bid_size
+        columns[:, :, slot, 2], columns[:, :, slot, 3] = ask, ask_size
+    columns[:, :, 1, 0], columns[:, :, 1, 1] = price, trades.size
+
+    real = np.repeat(np.arange(width) < bars.trades[:, None], 3, axis=1)
+    row, slot_index = np.nonzero(real)
+    order = np.argsort(time_ns[real], kind="stable")
+    row, slot_index = row[order], slot_index[order]
+    flat = columns.reshape(rows, width * 3, 4)[row, slot_index]
+    return Ticks(
+        time_ns=time_ns[real][order],
+        symbol=bars.symbol[row],
+        is_trade=slot_index % 3 == 1,
+        price=flat[:, 0],
+        size=flat[:, 1].astype(np.int64),
+        ask=flat[:, 2],
+        ask_size=flat[:, 3].astype(np.int64),
+        number=slot_index // 3,
+    )
+
+
+def _times(bars: Bars, width: int) -> Ints:
+    """Ascending times of the ``3 * width`` slots of each bar, shape ``(B, 3 * width)``."""
+    slots = np.arange(3 * width + 1)
+    used = 3 * bars.trades[:, None]
+    gap = -np.log(noise.uniform(noise.at(bars.key, _TIME)[:, None], slots))
+    place = np.cumsum(np.where(slots <= used, gap, 0.0), axis=1)
+    place = (place / place[:, -1:])[:, :-1]
+    quanta = MINUTE_NS // _QUANTUM_NS
+    steps = np.floor(place * (quanta - used - 2)).astype(np.int64) + slots[:-1] + 1
+    times: Ints = bars.start_ns[:, None] + steps * _QUANTUM_NS + bars.symbol[:, None]
+    return times

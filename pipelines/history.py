@@ -1,0 +1,127 @@
+"""Minute bars of the past over the vendor's REST interface, for warming up. The home of alpaca-py.
+
+In: symbols and a moment. Out: Alpaca bars (``t o h l c v n vw``) with times as RFC 3339 text. A
+request that fails raises :class:`~pipelines.errors.FeedFatal` (keys, plan) or
+:class:`~pipelines.errors.FeedTransient`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from functools import partial
+from typing import Any
+
+from alpaca.common.exceptions import APIError
+from alpaca.data.enums import DataFeed
+from alpaca.data.historical import StockHistoricalDataClient
+from alpaca.data.requests import StockBarsRequest
+from alpaca.data.timeframe import TimeFrame
+
+from pipelines import calendar
+from pipelines.errors import FeedFatal, FeedTransient
+from pipelines.events import MINUTE_NS, SECOND_NS
+
+_SESSION_MINUTES = 390
+_WIDENINGS = 3
+"""How often the range is doubled for symbols that trade too rarely to fill it."""
+
+
+class RestHistory:
+    """Bars of the past from Alpaca, or from an exchange that stands in for it.
+
+    Args:
+        base_url: Server without path, or ``None`` for Alpaca's own.
+        key: Key id.
+        secret: Its secret.
+        feed: ``iex`` or ``sip``; the test feed has its bars where IEX has.
+        timeout_s: Longest wait for one answer.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str | None,
+        key: str,
+        secret: str,
+        feed: str = "iex",
+        timeout_s: float = 30.0,
+    ) -> None:
+        self._feed = DataFeed.SIP if feed == "sip" else DataFeed.IEX
+        self._client = StockHistoricalDataClient(
+            api_key=key, secret_key=secret, raw_data=True, url_override=base_url
+        )
+        # The client waits for ever by itself.
+        session = self._client._session
+        session.request = partial(session.request, timeout=timeout_s)
+
+    def bars(self, symbol: str, *, before_ns: int, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The last ``limit`` minute bars that ended at or before a market time, oldest first."""
+        return self.bars_many([symbol], before_ns=before_ns, limit=limit)[symbol]
+
+    def bars_many(
+        self, symbols: Sequence[str], *, before_ns: int, limit: int
+    ) -> dict[str, list[Mapping[str, Any]]]:
+        """The last bars of many symbols, in few requests.
+
+        Args:
+            symbols: Whose bars.
+            before_ns: Market time; the last bar ended then or earlier.
+            limit: Most bars per symbol.
+
+        Returns:
+            Per symbol its bars, oldest first; fewer than ``limit`` where there are no more.
+
+        Raises:
+            FeedFatal: Wrong keys, or a plan without this feed.
+            FeedTransient: The server failed or was not reached.
+        """
+        found: dict[str, list[Mapping[str, Any]]] = {symbol: [] for symbol in symbols}
+        missing = list(symbols)
+        sessions = math.ceil(limit / _SESSION_MINUTES) + 1
+        for _ in range(1 + _WIDENINGS):
+            if not missing or limit <= 0:
+                break
+            start_ns = _lookback_ns(before_ns, sessions)
+            fresh = self._ask(missing, start_ns=start_ns, end_ns=before_ns - MINUTE_NS)
+            grown = [s for s in missing if len(fresh.get(s, ())) > len(found[s])]
+            for symbol in grown:
+                found[symbol] = fresh[symbol]
+            missing = [s for s in grown if len(found[s]) < limit]
+            sessions *= 2
+        return {symbol: bars[-limit:] if limit > 0 else [] for symbol, bars in found.items()}
+
+    def _ask(
+        self, symbols: Sequence[str], *, start_ns: int, end_ns: int
+    ) -> Mapping[str, list[Mapping[str, Any]]]:
+        request = StockBarsRequest(
+            symbol_or_symbols=list(symbols),
+            timeframe=TimeFrame.Minute,
+            start=_moment(start_ns),
+            end=_moment(end_ns),
+            feed=self._feed,
+        )
+        try:
+            answer: Mapping[str, list[Mapping[str, Any]]] = self._client.get_stock_bars(request)
+        except APIError as error:
+            status = error.status_code
+            kind = FeedFatal if status in (400, 401, 402, 403, 422) else FeedTransient
+            raise kind(f"bars over REST refused: HTTP {status}", code=status) from error
+        except OSError as error:  # what the HTTP library raises is one
+            raise FeedTransient(f"bars over REST not reached: {type(error).__name__}") from error
+        return answer
+
+
+def _lookback_ns(before_ns: int, sessions: int) -> int:
+    """Opening of the session that lies so many sessions before a moment."""
+    year = _moment(before_ns).year
+    years = 1 + sessions // 250
+    days = calendar.sessions(date(year - years, 1, 1), date(year, 12, 31))
+    opened = [opens for opens, _ in days if opens < before_ns]
+    return opened[-min(sessions, len(opened))]
+
+
+def _moment(ns: int) -> datetime:
+    seconds, rest = divmod(ns, SECOND_NS)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
