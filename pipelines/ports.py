@@ -86,7 +86,7 @@ class RecordSink(Protocol):
 
 
 class TailReader(Protocol):
-    """Reads what a stream holds after given positions; how a producer learns what it had written."""
+    """Reads what a stream holds after given positions; so a producer learns what it had written."""
 
     def read_after(self, positions: Mapping[str, str]) -> Iterable[bytes]:
         """Data of every record after a position, up to the tip; in order within a shard.
@@ -171,7 +171,9 @@ class BatcherFactory(Protocol):
         max_messages: int,
         max_bytes: int,
         rng: random.Random,
-    ) -> RecordBatcher: ...
+    ) -> RecordBatcher:
+        """A batcher with nothing in it."""
+        ...
 
 
 class BarHistory(Protocol):

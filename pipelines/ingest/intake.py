@@ -1,0 +1,191 @@
+"""From decoded messages to the queues of their buckets.
+
+Routing, quarantine of what is no message, gap rows and heartbeats. No I/O; the caller holds the
+lock of the batcher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableSequence, Sequence
+from typing import Any
+
+from pipelines.clock import LIVE, MarketClock
+from pipelines.events import (
+    GAP,
+    HEARTBEAT,
+    MALFORMED,
+    Message,
+    bucket_of,
+    effective_ns,
+    malformed,
+    reject_reason,
+)
+from pipelines.ingest.gaps import RETROSPECTIVE, GapTracker
+from pipelines.ports import RecordBatcher
+
+OWN_TYPES = frozenset({HEARTBEAT, GAP, MALFORMED})
+MAX_ROUTES = 50_000
+
+
+class Intake:
+    """Puts messages where they belong, in order.
+
+    Args:
+        batcher: Its queues.
+        tracker: Knows what was missed.
+
+    Attributes:
+        received: Market messages taken in (malformed ones included), this run.
+        malformed: Of these, what was no message.
+        clock: The market clock, as last announced.
+        clock_known: Whether it was announced.
+    """
+
+    def __init__(self, batcher: RecordBatcher, tracker: GapTracker) -> None:
+        self._batcher = batcher
+        self._tracker = tracker
+        self._routes: dict[str, MutableSequence[Message]] = {}
+        self._buckets: dict[int, set[str]] = {}
+        self.received = 0
+        self.malformed = 0
+        self.clock: MarketClock = LIVE
+        self.clock_known = False
+        self._all = False
+
+    @property
+    def unsent(self) -> int:
+        """Messages that the stream does not hold for certain yet."""
+        return self._batcher.unsent
+
+    def use(self, symbols: Iterable[str]) -> None:
+        """Symbols that are subscribed: heartbeats go to their buckets, and only there.
+
+        With ``*``, to the bucket of every symbol that had data.
+        """
+        named = set(symbols)
+        self._all = "*" in named
+        if self._all:
+            named = (named - {"*"}) | self._routes.keys()
+        self._buckets = {bucket_of(symbol): set() for symbol in named}
+        for symbol in named:
+            self._buckets[bucket_of(symbol)].add(symbol)
+
+    def take(self, messages: Sequence[Any], *, received_ns: int) -> None:
+        """Take in the messages of one frame.
+
+        Args:
+            messages: Elements of the frame; what is no message is kept as ``bad``.
+            received_ns: Wall time of receipt.
+        """
+        if self._tracker.open:
+            self._take_after_gap(messages, received_ns)
+            return
+        routes = self._routes
+        for message in messages:
+            if type(message) is dict:
+                symbol, kind = message.get("S"), message.get("T")
+                if type(symbol) is str and type(kind) is str and kind not in OWN_TYPES:
+                    message["r"] = received_ns
+                    queue = routes.get(symbol)
+                    if queue is None:
+                        queue = self._route(symbol)
+                    queue.append(message)
+                    continue
+            self._take_odd(message, received_ns)
+        self.received += len(messages)
+
+    def take_malformed(self, reason: str, raw: bytes, *, received_ns: int) -> None:
+        """Keep raw bytes that are no message, for the quarantine."""
+        self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
+        self.received += 1
+        self.malformed += 1
+
+    def heartbeat(self, *, wall_ns: int) -> None:
+        """Write one heartbeat into every bucket in use.
+
+        It says that everything up to its market time that came has been written. While a gap row
+        is still to be written nobody may say so.
+        """
+        if self._tracker.open:
+            return
+        market_ns = self.clock.market_ns(wall_ns)
+        for bucket, symbols in self._buckets.items():
+            self._batcher.queue(bucket).append(
+                {
+                    "T": HEARTBEAT,
+                    "market_ns": market_ns,
+                    "symbols": sorted(symbols),
+                    "r": wall_ns,
+                }
+            )
+
+    def write_gaps(self, rows: Iterable[Message], *, wall_ns: int) -> None:
+        """Write gap rows, each into its symbol's own bucket."""
+        for row in rows:
+            row["r"] = wall_ns
+            self._batcher.queue(bucket_of(row["S"])).append(row)
+
+    def _take_after_gap(self, messages: Sequence[Any], received_ns: int) -> None:
+        """As :meth:`take`, one by one: before a message stand the gap rows that it ends."""
+        market_ns = self.clock.market_ns(received_ns)
+        for position, message in enumerate(messages):
+            if not self._tracker.open:
+                self.take(messages[position:], received_ns=received_ns)
+                return
+            self.received += 1
+            if not _plain(message):
+                self._take_odd(message, received_ns)
+                continue
+            if (
+                message["T"] not in RETROSPECTIVE
+                and reject_reason(message, market_ns=market_ns) is None
+            ):
+                rows = self._tracker.resume(message["S"], effective_ns(message))
+                self.write_gaps(rows, wall_ns=received_ns)
+            message["r"] = received_ns
+            self._route(message["S"]).append(message)
+
+    def _route(self, symbol: str) -> MutableSequence[Message]:
+        if len(self._routes) > MAX_ROUTES:
+            self._routes.clear()
+        bucket = bucket_of(symbol)
+        if self._all:
+            self._buckets.setdefault(bucket, set()).add(symbol)
+        queue = self._routes[symbol] = self._batcher.queue(bucket)
+        return queue
+
+    def _take_odd(self, message: Any, received_ns: int) -> None:
+        """A message without a symbol of its own, or no message at all."""
+        reason = _why_odd(message)
+        if reason is None:
+            symbols = message.get("symbols")
+            first = symbols[0] if isinstance(symbols, list) and symbols else None
+            bucket = bucket_of(first) if isinstance(first, str) else 0
+            message["r"] = received_ns
+            self._batcher.queue(bucket).append(message)
+            return
+        raw = repr(message).encode(errors="backslashreplace")
+        self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
+        self.malformed += 1
+
+
+def _plain(message: Any) -> bool:
+    return (
+        type(message) is dict
+        and type(message.get("S")) is str
+        and type(message.get("T")) is str
+        and message["T"] not in OWN_TYPES
+    )
+
+
+def _why_odd(message: Any) -> str | None:
+    if type(message) is not dict:
+        return "not_an_object"
+    kind = message.get("T")
+    if type(kind) is not str:
+        return "missing_field:T"
+    if kind in OWN_TYPES:
+        return f"reserved_type:{kind}"
+    if "S" in message:
+        return "bad_symbol"
+    return None if "symbols" in message else "missing_field:S"

@@ -1,0 +1,113 @@
+"""What a producer must know after its process was killed, in a small file.
+
+The file is saved about once a second, so it lags behind the stream. What reached the stream since
+is read from the stream itself (:func:`recover`), which makes totals and gap bounds exact.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipelines import codec
+from pipelines.errors import ConfigError, MalformedFrame
+from pipelines.ingest.gaps import account
+from pipelines.ports import TailReader
+
+STATE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerState:
+    """How far a producer run came, by what the stream holds for certain.
+
+    Args:
+        epoch: The run.
+        messages: Market messages stored, over all runs.
+        records: Records stored, over all runs.
+        n_bytes: Bytes of their data.
+        gaps: Gap rows written, over all runs.
+        positions: Per shard, a sequence number after which everything unaccounted for lies.
+        bseqs: Per bucket (as text, it is a JSON key), the last stored record of this run.
+        marks: Per symbol, the market time up to which it is accounted for, ns.
+    """
+
+    epoch: str
+    messages: int = 0
+    records: int = 0
+    n_bytes: int = 0
+    gaps: int = 0
+    positions: Mapping[str, str] = field(default_factory=dict)
+    bseqs: Mapping[str, int] = field(default_factory=dict)
+    marks: Mapping[str, int] = field(default_factory=dict)
+
+
+def load(path: Path) -> ProducerState | None:
+    """The saved state, or ``None`` if there is none.
+
+    Raises:
+        ConfigError: The file is not a state of this version.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    try:
+        saved: dict[str, Any] = json.loads(text)
+        version = saved.pop("version")
+        state = ProducerState(**saved)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path} is no producer state ({error}); move it away to begin anew"
+        ) from error
+    if version != STATE_VERSION:
+        raise ConfigError(f"{path} has the unknown version {version!r}; move it away to begin anew")
+    return state
+
+
+def save(path: Path, state: ProducerState) -> None:
+    """Replace the saved state, at once or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".tmp")
+    draft.write_text(json.dumps({"version": STATE_VERSION, **asdict(state)}))
+    draft.replace(path)
+
+
+def recover(state: ProducerState, tail: TailReader) -> ProducerState:
+    """The state as of what the stream holds: what was stored after the last save is added.
+
+    Raises:
+        StreamError: The stream cannot be read now.
+        DataLoss: Records after a saved position are gone.
+    """
+    messages, records, n_bytes, gaps = state.messages, state.records, state.n_bytes, state.gaps
+    bseqs, marks = dict(state.bseqs), dict(state.marks)
+    for data in tail.read_after(state.positions):
+        try:
+            record = codec.decode_record(data)
+        except MalformedFrame:
+            continue  # not ours
+        key = str(record.bucket)
+        if record.epoch != state.epoch or record.bseq <= bseqs.get(key, 0):
+            continue
+        said = account(record.messages, record.market_ns)
+        bseqs[key] = record.bseq
+        messages += said.n_messages
+        records += 1
+        n_bytes += len(data)
+        gaps += said.n_gaps
+        for symbol, until in said.marks.items():
+            marks[symbol] = max(until, marks.get(symbol, until))
+    return ProducerState(
+        epoch=state.epoch,
+        messages=messages,
+        records=records,
+        n_bytes=n_bytes,
+        gaps=gaps,
+        positions=state.positions,
+        bseqs=bseqs,
+        marks=marks,
+    )
