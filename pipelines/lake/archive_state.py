@@ -73,7 +73,8 @@ class ArchiveState:
         batch_id: Its batch.
         totals: Counters, this batch included.
         marks: Last ``bseq`` of each epoch and bucket.
-        positions: Last sequence number of each shard that was read.
+        stream: Which stream was read: its name and when it was made.
+        positions: Last sequence number of each of its shards that was read.
         files: The files of this batch by table.
         committed_ns: Wall time of the commit.
     """
@@ -82,6 +83,7 @@ class ArchiveState:
     batch_id: int = -1
     totals: Totals = field(default_factory=Totals)
     marks: Marks = field(default_factory=dict)
+    stream: str = ""
     positions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Sequence[FileInfo]] = field(default_factory=dict)
     committed_ns: int = 0
@@ -95,6 +97,7 @@ class ArchiveState:
         state = {
             "totals": self.totals.to_dict(),
             "marks": self.marks,
+            "stream": self.stream,
             "positions": self.positions,
             "committed_ns": self.committed_ns,
         }
@@ -119,6 +122,7 @@ class ArchiveState:
             batch_id=row["batch_id"],
             totals=Totals(**state["totals"]),
             marks={e: {int(b): n for b, n in m.items()} for e, m in state["marks"].items()},
+            stream=state["stream"],
             positions=state["positions"],
             files={
                 name: [FileInfo.from_dict(f) for f in infos]

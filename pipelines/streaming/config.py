@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from pipelines.ports import BarHistory, KinesisConfig
-
-if TYPE_CHECKING:
-    from pipelines.streaming.session import SparkConfig
+from pipelines.streaming.session import SparkConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +22,8 @@ class StreamingConfig:
         storage_options: Credentials and endpoint of the lake's object store (delta-rs names).
         archive_trigger_s: Interval of the archive's batches; 0: as fast as it can.
         signals_trigger_s: Interval of the signals' batches; 0: as fast as it can.
-        archive_max_records: Most Kinesis records of one archive batch.
-        signals_max_records: Most Kinesis records of one signals batch.
+        archive_max_bytes: About so much of the stream goes into one archive batch.
+        signals_max_bytes: About so much of the stream goes into one signals batch.
         starting_position: Where a query without a checkpoint begins in ``market-data``. The
             archive begins where the lake ends, if the lake says so.
         policy_url: Address of ``POST /v1/signals/batch``; ``None``: every signal is HOLD
@@ -47,8 +44,8 @@ class StreamingConfig:
     storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
     archive_trigger_s: float = 10.0
     signals_trigger_s: float = 0.5
-    archive_max_records: int = 20_000
-    signals_max_records: int = 4_000
+    archive_max_bytes: int = 32 * 2**20
+    signals_max_bytes: int = 8 * 2**20
     starting_position: str = "TRIM_HORIZON"
     policy_url: str | None = None
     policy_deadline_s: float = 1.0

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipelines.ports import KinesisConfig
-
 ARCHIVE: Final = "archive"
 SIGNALS: Final = "signals"
 """Names of the queries: of their fences, scheduler pools and checkpoint folders."""
@@ -27,31 +25,6 @@ SOURCE_COLUMNS: Final = ("stream", "shard", "sequence", "partition_key", "data",
 
 RESULT_SCHEMA: Final = "result string"
 """Spark schema of what a partition of the archive gives back: one row of JSON."""
-
-
-def source_options(
-    config: KinesisConfig, *, stream: str, starting_position: str, max_records: int
-) -> dict[str, str]:
-    """Options of ``spark.readStream.format("kinesis")``.
-
-    Args:
-        config: Where the streams are.
-        stream: The stream to read.
-        starting_position: Where to begin without a checkpoint.
-        max_records: Most records of one batch.
-    """
-    options = {
-        "stream": stream,
-        "region": config.region,
-        "startingPosition": starting_position,
-        "maxRecordsPerBatch": str(max_records),
-    }
-    if config.endpoint_url:
-        options["endpoint"] = config.endpoint_url
-    if config.access_key and config.secret_key:
-        options["accessKey"] = config.access_key
-        options["secretKey"] = config.secret_key
-    return options
 
 
 def checkpoint(checkpoint_uri: str, query: str) -> str:

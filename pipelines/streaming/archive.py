@@ -1,0 +1,314 @@
+"""The query ``archive``: every message of ``market-data`` into the lake, exactly once.
+
+A batch is one Spark job. Each executor task parses its shard's records, writes Parquet files
+straight into the tables' folders and gives back one row: which files, which records, what became
+of the messages. The driver folds these into the next :class:`ArchiveState` and commits that
+first, with the names of the files; from then on the batch is in the lake, and adding the files to
+their tables is repeated until it is done, by whoever comes next. Files of an attempt that did not
+get so far are orphans.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+
+from pipelines.clock import wall_ns
+from pipelines.errors import LakeError
+from pipelines.kinesis.cursor import client_of, created_ms
+from pipelines.kinesis.source import source_options
+from pipelines.lake import archive_state
+from pipelines.lake.archive_state import ArchiveState, Marks, Totals
+from pipelines.lake.files import FileInfo, write_files
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.tables import ARCHIVE_STATE, RAW_TABLES, TABLES
+from pipelines.lake.writer import LakeWriter
+from pipelines.ports import KinesisConfig
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.parse import Parser
+from pipelines.streaming.schemas import ARCHIVE, RESULT_SCHEMA, SOURCE_FORMAT, checkpoint
+from pipelines.streaming.session import ARCHIVE_POOL
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+_FLUSH_ROWS = 400_000
+"""A task writes its files when it holds so many rows: bounds its memory."""
+
+_COUNTERS = ("stored", "duplicates", "quarantined", "gaps", "undecodable")
+
+_JSON = orjson.OPT_NON_STR_KEYS
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an executor needs to archive its part of a batch.
+
+    Args:
+        lake_uri: The lake.
+        storage_options: Its credentials and endpoint.
+        marks: Last ``bseq`` seen of each epoch and bucket before this batch.
+        tag: Beginning of its files' names.
+    """
+
+    lake_uri: str
+    storage_options: Mapping[str, str]
+    marks: Marks
+    tag: str
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Archive one partition; yields one row of JSON (for ``mapInArrow``)."""
+        result = self.archive(batches)
+        yield pa.record_batch({"result": [orjson.dumps(result, option=_JSON).decode()]})
+
+    def archive(self, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+        """Parse the records, write the files, say what was done."""
+        parser = Parser(self.marks)
+        files: dict[str, list[dict[str, Any]]] = {}
+        positions: dict[str, str] = {}
+        for batch in batches:
+            data = batch.column("data").to_pylist()
+            arrivals = batch.column("arrival").cast(pa.int64()).to_pylist()
+            shards = batch.column("shard").to_pylist()
+            positions.update(zip(shards, batch.column("sequence").to_pylist(), strict=True))
+            for payload, arrival_us in zip(data, arrivals, strict=True):
+                parser.add(payload, arrival_ns=arrival_us * 1000)
+            if parser.rows >= _FLUSH_ROWS:
+                self._write(parser, files)
+        self._write(parser, files)
+        counts = parser.counts
+        return {
+            "files": files,
+            "positions": positions,
+            "accepted": parser.accepted(),
+            "records": counts.records,
+            **{name: getattr(counts, name) for name in _COUNTERS},
+        }
+
+    def _write(self, parser: Parser, files: dict[str, list[dict[str, Any]]]) -> None:
+        for name, rows in parser.take().items():
+            infos = write_files(
+                self.lake_uri,
+                TABLES[name],
+                rows,
+                tag=self.tag,
+                storage_options=self.storage_options,
+            )
+            files.setdefault(name, []).extend(info.to_dict() for info in infos)
+
+
+class Archive:
+    """The driver's side: takes one batch after the other. One thread calls it.
+
+    Args:
+        writer: The lake.
+        clock: Wall time, nanoseconds.
+    """
+
+    def __init__(self, writer: LakeWriter, *, clock: Callable[[], int] = wall_ns) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._generation = 0
+        self.state = ArchiveState()
+        self.last_batch_ms: float | None = None
+
+    def open(self, stream: str) -> ArchiveState:
+        """Take the query over from any older driver, and finish what it left half done.
+
+        Args:
+            stream: Which stream will be read, for ever: its name and when it was made.
+
+        Returns:
+            How far the lake is; without positions if they are of another stream.
+
+        Raises:
+            LakeError: The lake cannot be read or written.
+        """
+        tables = (ARCHIVE_STATE.name, *RAW_TABLES)
+        self._generation = self._writer.open_query(ARCHIVE, tables=tables)
+        self.state = self._load()
+        self._finish(self.state)
+        if self.state.stream != stream:
+            self.state = replace(self.state, stream=stream, positions={})
+        return self.state
+
+    def process(self, frame: DataFrame, batch_id: int) -> None:
+        """Archive a batch of the source's rows (for ``foreachBatch``); again is harmless.
+
+        Raises:
+            Fenced: A newer driver owns the query.
+            LakeError: The lake cannot be written.
+        """
+        started = time.perf_counter()
+        query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+        if query_id is None:
+            raise LakeError("process() works inside foreachBatch only")
+        if not self.state.holds(query_id, batch_id):
+            task = Task(
+                self._writer.uri,
+                self._writer.storage_options,
+                self.state.marks,
+                f"{ARCHIVE}-{batch_id}",
+            )
+            self.take(partial(_run, frame, task), query_id=query_id, batch_id=batch_id)
+        self.last_batch_ms = (time.perf_counter() - started) * 1000
+
+    def take(
+        self,
+        run: Callable[[bool], Sequence[Mapping[str, Any]]],
+        *,
+        query_id: str,
+        batch_id: int,
+    ) -> None:
+        """Run the tasks of a batch and commit what they did.
+
+        Args:
+            run: Runs them and returns their results; told whether all records must go through one
+                task, because two had taken the same record (as may be around a reshard).
+            query_id: Spark's query id.
+            batch_id: Spark's batch id.
+        """
+        results = run(False)
+        accepted, overlap = archive_state.union(_ranges(r) for r in results)
+        if overlap:
+            _log.warning("batch %d: two tasks read the same record; once more in one", batch_id)
+            results = run(True)
+            accepted, overlap = archive_state.union(_ranges(r) for r in results)
+            if overlap:
+                raise LakeError(f"batch {batch_id}: one task took a record twice")
+        marks, holes = archive_state.advance(self.state.marks, accepted)
+        if holes:
+            _log.error("batch %d: %d records are missing by their counters", batch_id, holes)
+        files: dict[str, list[FileInfo]] = {}
+        positions = dict(self.state.positions)
+        for result in results:
+            positions.update(result["positions"])
+            for name, infos in result["files"].items():
+                files.setdefault(name, []).extend(FileInfo.from_dict(i) for i in infos)
+        state = ArchiveState(
+            query_id=query_id,
+            batch_id=batch_id,
+            totals=_add(self.state.totals, results, files, holes),
+            marks=marks,
+            stream=self.state.stream,
+            positions=positions,
+            files=files,
+            committed_ns=self._clock(),
+        )
+        added = self._writer.commit(
+            ARCHIVE_STATE.name,
+            state.to_table(),
+            query_id=query_id,
+            batch_id=batch_id,
+            generation=self._generation,
+            query=ARCHIVE,
+            replace=True,
+        )
+        if not added:  # an earlier attempt of ours got through without our knowing
+            state = self._load()
+        self._finish(state)
+        self.state = state
+
+    def stats(self) -> dict[str, Any]:
+        """The ledger's side of the archive, as JSON types; totals since the lake began."""
+        return {
+            **self.state.totals.to_dict(),
+            "last_batch_ms": self.last_batch_ms,
+            "last_commit_wall_ns": self.state.committed_ns or None,
+        }
+
+    def _finish(self, state: ArchiveState) -> None:
+        for name, infos in state.files.items():
+            self._writer.commit(
+                name,
+                infos,
+                query_id=state.query_id,
+                batch_id=state.batch_id,
+                generation=self._generation,
+                query=ARCHIVE,
+            )
+
+    def _load(self) -> ArchiveState:
+        return archive_state.load(LakeQuery(self._writer.uri, self._writer.storage_options))
+
+
+def start(
+    spark: SparkSession,
+    config: StreamingConfig,
+    archive: Archive,
+    *,
+    everything_and_stop: bool = False,
+) -> StreamingQuery:
+    """Start the query in a session; its thread and its jobs are in the archive's fair pool.
+
+    Args:
+        spark: The session.
+        config: Streams, checkpoint and trigger.
+        archive: The driver's side, open.
+        everything_and_stop: Read what has arrived by now and end, instead of running on.
+    """
+    state = archive.state
+    begin = ",".join(f"{shard}={sequence}" for shard, sequence in sorted(state.positions.items()))
+    options = source_options(
+        config.kinesis,
+        config.kinesis.market_data,
+        startingPosition=begin or config.starting_position,
+        maxBytesPerBatch=config.archive_max_bytes,
+    )
+    spark.sparkContext.setLocalProperty("spark.scheduler.pool", ARCHIVE_POOL)
+    writing = (
+        spark.readStream.format(SOURCE_FORMAT)
+        .options(**options)
+        .load()
+        .writeStream.queryName(ARCHIVE)
+        .option("checkpointLocation", checkpoint(config.checkpoint_uri, ARCHIVE))
+        .foreachBatch(archive.process)
+    )
+    if everything_and_stop:
+        return writing.trigger(availableNow=True).start()
+    return writing.trigger(processingTime=f"{config.archive_trigger_s * 1000:.0f} ms").start()
+
+
+def stream_identity(config: KinesisConfig) -> str:
+    """Name of the stream of market data and when it was made: another one is another stream.
+
+    Raises:
+        StreamError: There is no such stream, or the service did not answer.
+    """
+    return f"{config.market_data}@{created_ms(client_of(config), config.market_data)}"
+
+
+def _run(frame: DataFrame, task: Task, single: bool) -> list[dict[str, Any]]:
+    source = frame.coalesce(1) if single else frame
+    rows = source.mapInArrow(task, RESULT_SCHEMA).collect()
+    return [orjson.loads(row["result"]) for row in rows]
+
+
+def _ranges(result: Mapping[str, Any]) -> dict[str, dict[int, list[tuple[int, int]]]]:
+    return {
+        epoch: {int(bucket): [(low, high) for low, high in ranges] for bucket, ranges in of.items()}
+        for epoch, of in result["accepted"].items()
+    }
+
+
+def _add(
+    totals: Totals,
+    results: Sequence[Mapping[str, Any]],
+    files: Mapping[str, Sequence[FileInfo]],
+    holes: int,
+) -> Totals:
+    sums = {n: getattr(totals, n) + sum(r[n] for r in results) for n in _COUNTERS}
+    rows = dict(totals.by_table)
+    for name, infos in files.items():
+        rows[name] = rows.get(name, 0) + sum(info.rows for info in infos)
+    return Totals(batches=totals.batches + 1, holes=totals.holes + holes, by_table=rows, **sums)
