@@ -1,0 +1,5 @@
+import { Terminal } from "@/components/Terminal";
+
+export default function Page() {
+  return <Terminal />;
+}

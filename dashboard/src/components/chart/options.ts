@@ -1,0 +1,60 @@
+import {
+  type CandlestickSeriesPartialOptions,
+  type ChartOptions,
+  ColorType,
+  CrosshairMode,
+  type DeepPartial,
+  TickMarkType,
+  type Time,
+} from "lightweight-charts";
+import { dayNY, minuteNY } from "@/lib/format";
+import type { Palette } from "./palette";
+
+const ms = (time: Time) => (time as number) * 1000;
+
+/** The axis speaks New York's time; the library itself knows only UTC. */
+function tickMark(time: Time, type: TickMarkType): string {
+  return type <= TickMarkType.DayOfMonth ? dayNY(ms(time)) : minuteNY(ms(time));
+}
+
+export function layoutOf(palette: Palette): DeepPartial<ChartOptions> {
+  const line = { color: palette.line, labelBackgroundColor: palette.raised };
+  return {
+    autoSize: true,
+    layout: {
+      background: { type: ColorType.Solid, color: "transparent" },
+      textColor: palette.muted,
+      fontFamily: '"Inter Variable", system-ui, sans-serif',
+      fontSize: 11,
+      attributionLogo: true,
+    },
+    grid: { vertLines: { color: palette.grid }, horzLines: { color: palette.grid } },
+    crosshair: { mode: CrosshairMode.Normal, vertLine: line, horzLine: line },
+    rightPriceScale: { borderVisible: false, minimumWidth: 64 },
+    timeScale: {
+      borderVisible: false,
+      timeVisible: true,
+      secondsVisible: false,
+      rightOffset: 5,
+      minBarSpacing: 1.5,
+      tickMarkFormatter: tickMark,
+    },
+    localization: {
+      locale: "en-US",
+      timeFormatter: (time: Time) => `${dayNY(ms(time))}, ${minuteNY(ms(time))}`,
+    },
+    handleScroll: { vertTouchDrag: false },
+  };
+}
+
+export function seriesColors({ up, down }: Palette): CandlestickSeriesPartialOptions {
+  return {
+    upColor: up,
+    downColor: down,
+    wickUpColor: up,
+    wickDownColor: down,
+    borderVisible: false,
+    priceLineWidth: 1,
+    priceLineStyle: 3,
+  };
+}

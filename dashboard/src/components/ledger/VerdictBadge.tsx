@@ -1,0 +1,39 @@
+import { AlertIcon, CheckIcon } from "@/components/ui/icons";
+import type { Ledger } from "@/lib/api/types";
+import { cn } from "@/lib/cn";
+import { count, percent } from "@/lib/format";
+import { storedShare, type Verdict, verdictOf } from "@/lib/market/ledger";
+
+const TONE: Record<Verdict, { text: string; disc: string }> = {
+  accounted: { text: "text-up", disc: "bg-up/12 text-up" },
+  lost: { text: "text-down", disc: "bg-down/12 text-down" },
+  unknown: { text: "text-muted", disc: "bg-raised text-muted" },
+};
+
+function titleOf(verdict: Verdict, ledger: Ledger): string {
+  if (verdict === "accounted") return "Every message accounted for";
+  if (verdict === "unknown") return "A stage does not answer";
+  const lost = Math.max(ledger.lost ?? 0, ledger.holes ?? 0);
+  return `${count(lost)} ${lost === 1 ? "hole" : "holes"} in the stream`;
+}
+
+/** The one line a person looks for: is everything there? */
+export function VerdictBadge({ ledger }: { ledger: Ledger }) {
+  const verdict = verdictOf(ledger);
+  const { text, disc } = TONE[verdict];
+  return (
+    <div
+      className="flex items-center gap-2.5 lg:w-56"
+      data-testid="ledger-verdict"
+      data-verdict={verdict}
+    >
+      <span className={cn("grid size-7 shrink-0 place-items-center rounded-full", disc)}>
+        {verdict === "accounted" ? <CheckIcon /> : <AlertIcon />}
+      </span>
+      <div className="min-w-0 leading-[17px]">
+        <p className={cn("font-medium", text)}>{titleOf(verdict, ledger)}</p>
+        <p className="text-2xs text-muted">{percent(storedShare(ledger))} stored in the lake</p>
+      </div>
+    </div>
+  );
+}

@@ -1,0 +1,158 @@
+"use client";
+
+import { useQuery, useQueryClient } from "@tanstack/react-query";
+import { useCallback, useEffect, useState, useSyncExternalStore } from "react";
+import { askSignal, getBars, getLedger, getSignals, getSymbols, getSystem } from "@/lib/api/client";
+import type { StreamStatus, Subscription } from "@/lib/api/stream";
+import type { BarWindow, SystemData } from "@/lib/api/types";
+import { useMarket } from "./context";
+import type { SymbolView } from "./store";
+
+const HISTORY = 500;
+const SIGNAL_POLL_MS = 1000;
+
+export function useSymbolView(symbol: string): SymbolView {
+  const { store } = useMarket();
+  const on = useCallback((listener: () => void) => store.on(symbol, listener), [store, symbol]);
+  const get = useCallback(() => store.view(symbol), [store, symbol]);
+  return useSyncExternalStore(on, get, get);
+}
+
+export function useSystem(): SystemData | null {
+  const { store } = useMarket();
+  const on = useCallback((listener: () => void) => store.on("$system", listener), [store]);
+  return useSyncExternalStore(on, store.system, () => null);
+}
+
+export function useStream(): StreamStatus {
+  const { store } = useMarket();
+  const on = useCallback((listener: () => void) => store.on("$stream", listener), [store]);
+  return useSyncExternalStore(on, store.stream, store.stream);
+}
+
+/** Renders again every `ms`, with the wall time; for ages and clocks. Null before the first. */
+export function useNow(ms: number): number | null {
+  const [now, setNow] = useState<number | null>(null);
+  useEffect(() => {
+    setNow(Date.now());
+    const timer = setInterval(() => setNow(Date.now()), ms);
+    return () => clearInterval(timer);
+  }, [ms]);
+  return now;
+}
+
+export function useSymbols() {
+  return useQuery({
+    queryKey: ["symbols"],
+    queryFn: ({ signal }) => getSymbols(signal),
+    staleTime: Number.POSITIVE_INFINITY,
+    meta: { failure: "The list of symbols could not be loaded" },
+  });
+}
+
+/** Subscribes the stream: the whole list for prices, the chosen symbol for its details. */
+export function useSubscriptions(symbol: string | null): void {
+  const { stream } = useMarket();
+  useEffect(() => {
+    const wanted: Subscription[] = [
+      { channels: ["system"], symbols: ["*"] },
+      { channels: ["trades", "bars", "signals"], symbols: ["*"] },
+    ];
+    if (symbol) wanted.push({ channels: ["quotes", "features"], symbols: [symbol] });
+    stream.subscribe(wanted);
+  }, [stream, symbol]);
+}
+
+/** History of a symbol's bars, oldest first; 1-minute bars go into the store as well. */
+export function useBarHistory(symbol: string, window: BarWindow) {
+  const { store } = useMarket();
+  return useQuery({
+    queryKey: ["bars", symbol, window],
+    queryFn: async ({ signal }) => {
+      const bars = await getBars(symbol, window, HISTORY, signal);
+      if (window === "1m") store.addBars(symbol, bars);
+      return bars;
+    },
+    // The store is kept up by the stream; a symbol that is chosen again is read again.
+    staleTime: 0,
+    gcTime: 60_000,
+    meta: { failure: `The bars of ${symbol} could not be loaded` },
+  });
+}
+
+/** Loads the minute bars of every symbol, two at a time, for sparklines and session changes. */
+export function useWarmUp(symbols: readonly string[]): void {
+  const { store } = useMarket();
+  const client = useQueryClient();
+  useEffect(() => {
+    const queue = [...symbols];
+    let stopped = false;
+    const worker = async () => {
+      for (let next = queue.shift(); next && !stopped; next = queue.shift()) {
+        const symbol = next;
+        await client.prefetchQuery({
+          queryKey: ["warm", symbol],
+          queryFn: async ({ signal }) => {
+            const bars = await getBars(symbol, "1m", HISTORY, signal);
+            store.addBars(symbol, bars);
+            return bars.length;
+          },
+        });
+      }
+    };
+    void worker();
+    void worker();
+    return () => {
+      stopped = true;
+    };
+  }, [client, store, symbols]);
+}
+
+export function useSignalHistory(symbol: string): void {
+  const { store } = useMarket();
+  useQuery({
+    queryKey: ["signals", symbol],
+    queryFn: async ({ signal }) => {
+      const signals = await getSignals(symbol, 200, signal);
+      store.addSignals(symbol, signals);
+      return signals.length;
+    },
+    meta: { failure: `The signals of ${symbol} could not be loaded` },
+  });
+}
+
+/** What the policy says of a symbol now: asked each second, and at once on a new signal. */
+export function useSignal(symbol: string) {
+  const { store } = useMarket();
+  const query = useQuery({
+    queryKey: ["signal", symbol],
+    queryFn: ({ signal }) => askSignal(symbol, signal),
+    refetchInterval: SIGNAL_POLL_MS,
+    staleTime: 0,
+    meta: { failure: "The policy does not answer" },
+  });
+  const { refetch } = query;
+  useEffect(() => store.on(`signals:${symbol}`, () => void refetch()), [store, symbol, refetch]);
+  return query;
+}
+
+/** Reads ledger and links over REST once, and the ledger again while the stream is away. */
+export function useSystemFallback() {
+  const { store } = useMarket();
+  const live = useStream().state === "live";
+  useQuery({
+    queryKey: ["ledger"],
+    queryFn: async ({ signal }) => {
+      const ledger = await getLedger(signal);
+      store.setLedger(ledger);
+      return ledger;
+    },
+    refetchInterval: live ? false : 5000,
+    meta: { failure: "The ledger could not be loaded" },
+  });
+  return useQuery({
+    queryKey: ["system"],
+    queryFn: ({ signal }) => getSystem(signal),
+    meta: { failure: "The platform's state could not be loaded" },
+  });
+}

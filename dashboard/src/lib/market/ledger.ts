@@ -1,0 +1,20 @@
+import type { Ledger } from "@/lib/api/types";
+
+export type Verdict = "accounted" | "lost" | "unknown";
+
+/**
+ * Whether every message received has a known place. What is in flight is on its way from the
+ * producer to the lake and is known; only holes in the numbering of records are losses.
+ * `unknown`: a stage does not answer.
+ */
+export function verdictOf(ledger: Ledger): Verdict {
+  if ((ledger.lost ?? 0) > 0 || (ledger.holes ?? 0) > 0) return "lost";
+  const stages = [ledger.received, ledger.stored, ledger.lost];
+  return stages.includes(null) ? "unknown" : "accounted";
+}
+
+/** The share of what was received that is stored, 0 to 1; null before the first message. */
+export function storedShare(ledger: Ledger): number | null {
+  const { received, stored } = ledger;
+  return received && stored !== null ? Math.min(1, stored / received) : null;
+}
