@@ -1,0 +1,160 @@
+"""Laws of the batcher under any mixture of acknowledgements, refusals and lost answers."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import codec
+from pipelines.kinesis.batching import MAX_PUT_BYTES, MAX_PUT_RECORDS, Batcher, PlainSealer
+from pipelines.ports import PutResult
+
+
+def _batcher(**changed):
+    return Batcher(
+        **{
+            "epoch": "e",
+            "sealer": PlainSealer(),
+            "linger_s": 0.04,
+            "max_messages": 5,
+            "max_bytes": 2000,
+            "rng": random.Random(1),
+            **changed,
+        }
+    )
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.integers(0, 3), st.integers(1, 12)),
+        st.tuples(st.just("put"), st.lists(st.sampled_from(["ok", "refused"]), max_size=8)),
+        st.tuples(st.just("lost"), st.booleans()),
+        st.tuples(st.just("wait"), st.floats(0, 6)),
+    ),
+    max_size=60,
+)
+
+
+@given(steps, st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
+    batcher, now, added = _batcher(), 0.0, {}
+    stored: dict[int, dict[int, bytes]] = {}
+    acked: dict[int, int] = {}
+
+    def store(put):
+        record = codec.decode_record(put.data)
+        lane = stored.setdefault(record.bucket, {})
+        assert lane.setdefault(record.bseq, put.data) == put.data, "resent with other bytes"
+        assert sorted(lane) == list(range(1, len(lane) + 1)), "newer before older"
+
+    def send(outcomes, *, lost=None, flush=False):
+        puts = batcher.next_puts(now, wall_ns=1, market_ns=1, flush=flush)
+        assert len({put.key for put in puts}) == len(puts), "two records of a bucket at once"
+        assert len(puts) <= MAX_PUT_RECORDS
+        assert sum(len(put.data) for put in puts) <= MAX_PUT_BYTES
+        results = []
+        for i, put in enumerate(puts):
+            ok = lost if lost is not None else (outcomes[i : i + 1] or ["ok"])[0] == "ok"
+            if ok:
+                store(put)
+            results.append(PutResult() if ok else PutResult(error="Throttled"))
+        done = batcher.settle(puts, None if lost is not None else results, now)
+        for one in done:
+            assert one.bseq == acked.get(one.bucket, 0) + 1
+            acked[one.bucket] = one.bseq
+        return puts
+
+    for step in plan:
+        if step[0] == "add":
+            _, bucket, count = step
+            for _ in range(count):
+                lane = added.setdefault(bucket, [])
+                message = {
+                    "T": "t",
+                    "S": str(bucket),
+                    "i": len(lane),
+                    "pad": "x" * rng.randrange(900),
+                }
+                lane.append(message)
+                batcher.queue(bucket).append(message)
+        elif step[0] == "put":
+            send(step[1])
+        elif step[0] == "lost":
+            send([], lost=step[1])
+        else:
+            now += step[1]
+    while batcher.unsent:
+        now += 10
+        send([], flush=True)
+    for bucket, lane in added.items():
+        records = [codec.decode_record(stored[bucket][n]) for n in sorted(stored[bucket])]
+        assert [m for record in records for m in record.messages] == lane
+        assert all(len(data) <= 2000 for data in stored[bucket].values())
+        assert acked[bucket] == len(records)
+
+
+def test_batcher_before_linger_waits_and_makes_one_record():
+    batcher = _batcher()
+    queue = batcher.queue(1)
+    queue.append({"T": "t"})
+    first = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
+    batcher.settle(first, [PutResult()], 0.01)
+    queue.append({"T": "t"})
+    assert batcher.next_puts(0.02, wall_ns=1, market_ns=1) == []
+    queue.append({"T": "t"})
+    (put,) = batcher.next_puts(0.05, wall_ns=1, market_ns=1)
+    assert len(codec.decode_record(put.data).messages) == 2
+
+
+def test_batcher_with_full_bucket_does_not_linger():
+    batcher = _batcher()
+    batcher.queue(1).append({"T": "t"})
+    batcher.settle(batcher.next_puts(0.0, wall_ns=1, market_ns=1), [PutResult()], 0.0)
+    batcher.queue(1).extend({"T": "t"} for _ in range(7))
+    (put,) = batcher.next_puts(0.001, wall_ns=1, market_ns=1)
+    assert len(codec.decode_record(put.data).messages) == 5
+
+
+def test_batcher_with_value_that_json_cannot_hold_keeps_the_rest():
+    batcher = _batcher()
+    batcher.queue(1).extend(
+        [{"T": "t", "i": 1}, {"T": "t", "x": b"\x00", "r": 3}, {"T": "t", "i": 2}]
+    )
+    (put,) = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
+    messages = codec.decode_record(put.data).messages
+    assert [m["T"] for m in messages] == ["t", "bad", "t"]
+    assert messages[1]["reason"].startswith("not_storable")
+
+
+def test_batcher_with_message_over_the_limit_keeps_its_beginning():
+    batcher = _batcher()
+    batcher.queue(1).extend([{"T": "n", "x": "y" * 9000, "r": 3}, {"T": "t"}])
+    (put,) = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
+    (message,) = codec.decode_record(put.data).messages
+    assert message["reason"].startswith("oversize")
+    assert len(put.data) <= 2000
+
+
+def test_batcher_over_the_call_limit_starves_no_bucket():
+    batcher = _batcher(max_messages=1, max_bytes=900_000)
+    for bucket in range(12):
+        batcher.queue(bucket).extend({"T": "t", "x": "y" * 800_000} for _ in range(2))
+    order = []
+    while puts := batcher.next_puts(0.0, wall_ns=1, market_ns=1, flush=True):
+        assert sum(len(put.data) for put in puts) <= MAX_PUT_BYTES
+        order += [int(put.key) for put in puts]
+        batcher.settle(puts, [PutResult()] * len(puts), 0.0)
+    assert sorted(order[:12]) == list(range(12))
+
+
+def test_batcher_settling_a_record_that_is_not_on_its_way_is_refused():
+    batcher = _batcher()
+    batcher.queue(1).append({"T": "t"})
+    puts = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
+    batcher.settle(puts, [PutResult()], 0.0)
+    with pytest.raises(ValueError, match="not on its way"):
+        batcher.settle(puts, [PutResult()], 0.0)
