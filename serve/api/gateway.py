@@ -1,0 +1,257 @@
+"""The gateway at ``/``: REST of everything but signals, the documents, the dashboard.
+
+The lake and the registry are asked in threads; nothing here blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar
+
+import orjson
+from fastapi import Depends, FastAPI, Query
+from starlette.responses import Response
+
+from pipelines.events import bucket_of, parse_time_ns
+from serve import bars as barlib
+from serve.api import docs, static
+from serve.api.errors import ERRORS, add_error_handlers, unavailable, unknown_symbol
+from serve.api.paging import Page, SymbolPath, page_of
+from serve.mirror import FeedLost, Mirror
+from serve.schemas import (
+    BarPage,
+    GapPage,
+    Health,
+    Latest,
+    Ledger,
+    ModelPage,
+    SymbolPage,
+    System,
+    Window,
+)
+
+JSON = "application/json"
+LAKE_THREADS = 3
+MAX_MINUTES = 200_000
+T = TypeVar("T")
+
+
+class Lake(Protocol):
+    """What is asked of the lake; may block."""
+
+    def bars(
+        self, symbol: str, *, limit: int, before_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Closed minute bars that ended at or before a market time, oldest first."""
+        ...
+
+    def gaps(self, *, limit: int, before_ns: int | None) -> Sequence[Mapping[str, Any]]:
+        """Declared gaps, newest first."""
+        ...
+
+
+@dataclass(slots=True)
+class GatewayParts:
+    """What the application needs.
+
+    Args:
+        mirror: What is known of the market.
+        symbols: The watch-list, in order.
+        lake: Older bars and gaps; ``None`` for none.
+        models: Lists the models; may block.
+        dashboard_dir: The exported dashboard.
+        links: Addresses of other consoles.
+    """
+
+    mirror: Mirror
+    symbols: tuple[str, ...] = ()
+    lake: Lake | None = None
+    models: Callable[[], Sequence[Mapping[str, Any]]] | None = None
+    dashboard_dir: Path | None = None
+    links: Mapping[str, str] = field(default_factory=dict)
+
+
+class _Threads:
+    """Runs what blocks, a few at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(LAKE_THREADS, thread_name_prefix="gateway")
+
+    async def run(self, job: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _answer(value: Any, status: int = 200) -> Response:
+    return Response(
+        orjson.dumps(value),
+        status_code=status,
+        media_type=JSON,
+        headers={"Cache-Control": "no-store"},
+    )
+
+
+def build(open_parts: Callable[[], GatewayParts] | None = None) -> FastAPI:
+    """The application; without parts only its description is of use."""
+    held: list[GatewayParts] = []
+    threads = _Threads()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        assert open_parts is not None  # noqa: S101
+        parts = open_parts()
+        parts.mirror.start()
+        held.append(parts)
+        yield
+        held.clear()
+        await parts.mirror.stop()
+        threads.close()
+
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    add_error_handlers(app)
+    _add_market(app, held, threads)
+    _add_platform(app, held, threads)
+    docs.add(app)
+    static.add(app, lambda: held[0].dashboard_dir if held else None)
+    return app
+
+
+def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> None:
+    @app.get("/v1/symbols", response_model=SymbolPage, tags=["market"])
+    async def symbols() -> Response:
+        """The watch-list: the configured symbols in order, then others that were seen."""
+        parts = held[0]
+        extra = sorted(parts.mirror.symbols - set(parts.symbols))
+        rows = [{"symbol": s, "bucket": bucket_of(s)} for s in (*parts.symbols, *extra)]
+        return _answer({"items": rows})
+
+    @app.get("/v1/latest/{symbol}", response_model=Latest, responses=ERRORS, tags=["market"])
+    async def latest(symbol: SymbolPath) -> Response:
+        """The newest trade, quote, bar, features and signal."""
+        mirror = held[0].mirror
+        if symbol not in mirror.symbols:
+            raise unknown_symbol(symbol)
+        names = {"trade": "trades", "quote": "quotes", "bar": "bars"}
+        names |= {"features": "features", "signal": "signals"}
+        out: dict[str, Any] = {"symbol": symbol}
+        for name, channel in names.items():
+            update = mirror.latest(channel, symbol)
+            out[name] = update and {
+                "event_time": update.event_time,
+                "seq": update.seq,
+                "data": orjson.Fragment(update.data),
+            }
+        return _answer(out)
+
+    @app.get("/v1/bars/{symbol}", response_model=BarPage, responses=ERRORS, tags=["market"])
+    async def bars(
+        symbol: SymbolPath,
+        wanted: Annotated[Page, Depends(page_of)],
+        window: Annotated[Window, Query(description="Length of a bar.")] = "1m",
+    ) -> Response:
+        """Bars, newest first; the first may still be forming. Older ones come from the lake."""
+        parts = held[0]
+        if symbol not in parts.mirror.symbols:
+            raise unknown_symbol(symbol)
+        minutes = await _minutes(parts, threads, symbol, wanted, window)
+        rows = barlib.roll_up(minutes, window)
+        rows = barlib.between(rows, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
+        items, cursor = barlib.page(rows, limit=wanted.limit)
+        return _answer({"symbol": symbol, "window": window, "items": items, "next": cursor})
+
+    @app.get("/v1/gaps", response_model=GapPage, responses=ERRORS, tags=["platform"])
+    async def gaps(wanted: Annotated[Page, Depends(page_of)]) -> Response:
+        """Declared interruptions of the feed, newest first by their end."""
+        lake = held[0].lake
+        if lake is None:
+            raise unavailable("There is no lake.")
+        rows = await threads.run(lambda: lake.gaps(limit=wanted.limit + 1, before_ns=wanted.end_ns))
+        items = list(rows[: wanted.limit])
+        if wanted.start_ns is not None:
+            items = [row for row in items if row["to_ns"] >= wanted.start_ns]
+        more = len(rows) > wanted.limit
+        cursor = barlib.write_cursor(items[-1]["to_ns"]) if more and items else None
+        return _answer({"items": items, "next": cursor})
+
+
+async def _minutes(
+    parts: GatewayParts, threads: _Threads, symbol: str, wanted: Page, window: str
+) -> list[dict[str, Any]]:
+    """Minute bars that suffice for a page of a window and one row more, oldest first."""
+    span = barlib.WINDOW_MINUTES[window]
+    need = min((wanted.limit + 2) * span, MAX_MINUTES)
+    end_ns = wanted.end_ns
+    try:
+        remembered = await parts.mirror.feed.bars(symbol)
+    except FeedLost as error:
+        if parts.lake is None:
+            raise unavailable("The feed does not answer.") from error
+        remembered = []
+    rows = barlib.between(remembered, start_ns=None, end_ns=end_ns)
+    if len(rows) >= need or parts.lake is None:
+        return rows
+    lake, before_ns = parts.lake, end_ns
+    if rows:
+        before_ns = barlib.window_start_ns(parse_time_ns(rows[0]["event_time"]), "1m")
+    if wanted.start_ns is not None and before_ns is not None and before_ns <= wanted.start_ns:
+        return rows
+    older = await threads.run(
+        lambda: lake.bars(symbol, limit=need - len(rows), before_ns=before_ns)
+    )
+    return barlib.merge(older, rows)
+
+
+def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> None:
+    def system_data() -> dict[str, Any]:
+        data = held[0].mirror.data("system")
+        if data is None:
+            raise unavailable("The feed has not told the state of the platform yet.")
+        return data
+
+    @app.get("/v1/system", response_model=System, responses=ERRORS, tags=["platform"])
+    async def system() -> Response:
+        """Market, ledger, stages, latency and addresses."""
+        return _answer({**system_data(), "links": dict(held[0].links)})
+
+    @app.get("/v1/ledger", response_model=Ledger, responses=ERRORS, tags=["platform"])
+    async def ledger() -> Response:
+        """Where every received message is, per stage."""
+        return _answer(system_data()["ledger"])
+
+    @app.get("/v1/models", response_model=ModelPage, responses=ERRORS, tags=["platform"])
+    async def models() -> Response:
+        """Registered models, newest first, and which is promoted."""
+        rows = held[0].models
+        if rows is None:
+            raise unavailable("There is no registry.")
+        found = await threads.run(rows)
+        newest = sorted(found, key=lambda row: str(row.get("created_at", "")), reverse=True)
+        return _answer({"items": newest})
+
+    @app.get("/healthz", response_model=Health, tags=["platform"])
+    async def healthz() -> Response:
+        """Whether this process lives."""
+        return _answer({"status": "ok", "parts": {}})
+
+    @app.get("/readyz", response_model=Health, tags=["platform"])
+    async def readyz() -> Response:
+        """Whether the platform can be used: 200, or 503 with the part that is missing."""
+        mirror = held[0].mirror
+        data = mirror.data("system") or {}
+        streams = data.get("feed", {}).get("streams", {})
+        parts = {
+            "feed": "streaming" if mirror.synced else "unavailable",
+            "streams": streams,
+            "producer": (data.get("producer") or {}).get("state", "unavailable"),
+            "streaming": (data.get("streaming") or {}).get("state") or "unavailable",
+        }
+        ready = mirror.synced and bool(streams) and set(streams.values()) == {"streaming"}
+        body = {"status": "ok" if ready else "starting", "parts": parts}
+        return _answer(body, 200 if ready else 503)

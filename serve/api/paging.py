@@ -1,0 +1,65 @@
+"""Query parameters of listings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Path, Query
+
+from pipelines.events import parse_time_ns
+from serve.api.errors import ApiError
+from serve.bars import BadCursor, read_cursor
+
+MAX_ROWS = 1000
+SymbolPath = Annotated[str, Path(description="Ticker symbol.", max_length=32)]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What part of a listing is wanted.
+
+    Args:
+        limit: Rows.
+        start_ns: No row before this market time.
+        end_ns: Only rows before this market time.
+    """
+
+    limit: int
+    start_ns: int | None
+    end_ns: int | None
+
+
+def page_of(
+    limit: Annotated[int, Query(ge=1, le=MAX_ROWS, description="Rows, newest first.")] = 100,
+    start: Annotated[str | None, Query(description="First event time, RFC 3339.")] = None,
+    end: Annotated[str | None, Query(description="Event time to stop before, RFC 3339.")] = None,
+    next: Annotated[str | None, Query(description="Cursor of the page before.")] = None,  # noqa: A002
+) -> Page:
+    """The page of a request's parameters.
+
+    Raises:
+        ApiError: A time or the cursor cannot be read (422).
+    """
+    start_ns, end_ns = _time("start", start), _time("end", end)
+    if next is not None:
+        try:
+            cursor_ns = read_cursor(next)
+        except BadCursor as error:
+            raise _wrong("next", "is no cursor of this listing") from error
+        end_ns = cursor_ns if end_ns is None else min(end_ns, cursor_ns)
+    return Page(limit=limit, start_ns=start_ns, end_ns=end_ns)
+
+
+def _time(field: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        # "+" of a zone arrives as a space when nobody escaped it.
+        return parse_time_ns(text.replace(" ", "+"))
+    except (ValueError, IndexError) as error:
+        raise _wrong(field, "is no RFC 3339 time, e.g. 2024-07-05T13:30:00Z") from error
+
+
+def _wrong(field: str, why: str) -> ApiError:
+    return ApiError(422, "invalid", f"{field}: {why}", [{"field": field, "message": why}])

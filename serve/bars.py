@@ -1,0 +1,151 @@
+"""Bars of any window from minute bars; pages of them, newest first. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from pipelines.events import MINUTE_NS, SECOND_NS, format_time_ns, parse_time_ns
+
+WINDOW_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "1d": 960}
+"""Minutes that a window may hold; a day's extended hours are 16."""
+NEW_YORK = ZoneInfo("America/New_York")
+Row = dict[str, Any]
+
+
+class BadCursor(ValueError):
+    """A cursor that this API never gave."""
+
+
+@lru_cache(maxsize=4096)
+def _day_start_ns(hour: int) -> int:
+    local = datetime.fromtimestamp(hour * 3600, UTC).astimezone(NEW_YORK)
+    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
+    return int(midnight.timestamp()) * SECOND_NS
+
+
+def window_start_ns(ns: int, window: str) -> int:
+    """Start of the window that a moment lies in; days begin at midnight in New York.
+
+    >>> format_time_ns(window_start_ns(parse_time_ns("2024-07-05T13:37:00Z"), "15m"))
+    '2024-07-05T13:30:00Z'
+    >>> format_time_ns(window_start_ns(parse_time_ns("2024-07-05T13:37:00Z"), "1d"))
+    '2024-07-05T04:00:00Z'
+    """
+    if window == "1d":
+        return _day_start_ns(ns // (3600 * SECOND_NS))
+    span = WINDOW_MINUTES[window] * MINUTE_NS
+    return ns // span * span
+
+
+def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
+    """Bars of a window from minute bars, both oldest first.
+
+    The volume-weighted price is weighted by volume; a bar is forming as long as its last minute
+    is.
+
+    >>> minutes = [{"event_time": f"2024-07-05T13:3{i}:00Z", "open": 1 + i, "high": 2 + i,
+    ...             "low": i, "close": 1 + i, "volume": 10} for i in range(6)]
+    >>> [(b["open"], b["high"], b["low"], b["close"], b["volume"]) for b in roll_up(minutes, "5m")]
+    [(1, 6, 0, 5, 50), (6, 7, 5, 6, 10)]
+    """
+    if window == "1m":
+        return [{**bar, "window": "1m"} for bar in bars]
+    out: list[Row] = []
+    current, weighted = None, 0.0
+    for bar in bars:
+        start = window_start_ns(parse_time_ns(bar["event_time"]), window)
+        vwap = bar.get("vwap") or bar["close"]
+        if current != start:
+            current, weighted = start, 0.0
+            out.append(
+                {
+                    **bar,
+                    "event_time": format_time_ns(start),
+                    "volume": 0,
+                    "trade_count": None,
+                    "forming": False,
+                    "window": window,
+                }
+            )
+        row = out[-1]
+        row["high"], row["low"] = max(row["high"], bar["high"]), min(row["low"], bar["low"])
+        row["close"] = bar["close"]
+        row["volume"] += bar["volume"]
+        if bar.get("trade_count") is not None:
+            row["trade_count"] = (row["trade_count"] or 0) + bar["trade_count"]
+        weighted += vwap * bar["volume"]
+        row["vwap"] = weighted / row["volume"] if row["volume"] else None
+        row["forming"] = bool(bar.get("forming"))
+        if bar.get("source") != row.get("source"):
+            row["source"] = "trades"
+    return out
+
+
+def merge(older: Sequence[Mapping[str, Any]], newer: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Minute bars of two sources, oldest first; where both have a minute, ``newer`` counts."""
+    known = {parse_time_ns(bar["event_time"]): dict(bar) for bar in older}
+    known |= {parse_time_ns(bar["event_time"]): dict(bar) for bar in newer}
+    return [known[start] for start in sorted(known)]
+
+
+def between(rows: Sequence[Row], *, start_ns: int | None, end_ns: int | None) -> list[Row]:
+    """Rows with start ≤ event time < end, in the order given."""
+    return [
+        row
+        for row in rows
+        if (start_ns is None or parse_time_ns(row["event_time"]) >= start_ns)
+        and (end_ns is None or parse_time_ns(row["event_time"]) < end_ns)
+    ]
+
+
+def page(rows: Sequence[Row], *, limit: int) -> tuple[list[Row], str | None]:
+    """The newest rows of rows that are oldest first, newest first, and the next page's cursor.
+
+    >>> rows = [{"event_time": f"2024-07-05T13:3{i}:00Z"} for i in range(3)]
+    >>> items, cursor = page(rows, limit=2)
+    >>> [i["event_time"][14:16] for i in items], format_time_ns(read_cursor(cursor))
+    (['32', '31'], '2024-07-05T13:31:00Z')
+    >>> page(rows, limit=3)[1] is None
+    True
+    """
+    items = list(reversed(rows[-limit:]))
+    more = len(rows) > limit
+    return items, write_cursor(parse_time_ns(items[-1]["event_time"])) if more else None
+
+
+def write_cursor(end_ns: int) -> str:
+    """An opaque cursor: what follows lies before this time."""
+    return base64.urlsafe_b64encode(f"t{end_ns}".encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> int:
+    """The time of a cursor.
+
+    Raises:
+        BadCursor: It is none of ours.
+    """
+    try:
+        raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+        if not raw.startswith("t"):
+            raise BadCursor(text)
+        return int(raw[1:])
+    except (ValueError, binascii.Error, UnicodeDecodeError) as error:
+        raise BadCursor(text) from error
+
+
+def bar_of_lake(row: Mapping[str, Any]) -> Row:
+    """A bar as served, of a row of the lake's table ``bars``."""
+    return {
+        "event_time": format_time_ns(row["event_time_ns"]),
+        **{name: row[name] for name in ("open", "high", "low", "close", "volume")},
+        "trade_count": row["trade_count"],
+        "vwap": row["vwap"],
+        "source": "vendor",
+        "forming": False,
+    }

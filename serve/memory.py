@@ -1,0 +1,353 @@
+"""What the feed remembers: the newest of everything per symbol, and the log of updates. Pure.
+
+In: decoded records of ``market-data`` and items of ``market-signals``, in stream order. Out:
+updates in the log. Repeats are dropped (``bseq`` of the record's (epoch, bucket); ids of items),
+and what :func:`pipelines.events.reject_reason` refuses is counted and skipped: the archive keeps
+it in quarantine.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from pipelines.events import (
+    BAR,
+    MARKET_TYPES,
+    MINUTE_NS,
+    QUOTE,
+    TRADE,
+    Message,
+    Record,
+    format_time_ns,
+    parse_time_ns,
+    reject_reason,
+)
+from serve.market import MarketTime
+from serve.updates import MARKET, Update, UpdateLog
+
+MAX_MARKS = 10_000
+MAX_ITEM_IDS = 50_000
+MAX_SYMBOLS = 12_000
+LATENCY_SAMPLES = 2_000
+EARLY = 0.8
+"""A conflated update may come this fraction of its interval early: polls are not exactly even."""
+
+
+class SymbolMemory:
+    """What is known of one symbol.
+
+    Args:
+        max_bars: Closed bars kept.
+        max_signals: Signals kept; also feature rows.
+    """
+
+    __slots__ = ("bars", "features", "forming", "quote", "signals", "touched", "trade")
+
+    def __init__(self, *, max_bars: int, max_signals: int) -> None:
+        self.trade: dict[str, Any] | None = None
+        self.quote: dict[str, Any] | None = None
+        self.forming: dict[str, Any] | None = None
+        self.bars: deque[dict[str, Any]] = deque(maxlen=max_bars)
+        self.features: deque[dict[str, Any]] = deque(maxlen=max_signals)
+        self.signals: deque[dict[str, Any]] = deque(maxlen=max_signals)
+        self.touched: set[str] = set()
+
+
+class FeedMemory:
+    """Folds both streams.
+
+    Args:
+        first_seq: Number before the first update. Wall microseconds at the start make numbers
+            grow over restarts.
+        rate: Market seconds per wall second, until the clock is known.
+        conflate_s: Least wall seconds between two updates of one symbol's trade, quote or
+            forming bar.
+        max_bars: Closed bars kept per symbol.
+        max_signals: Signals and feature rows kept per symbol.
+        max_updates: Updates kept in the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_seq: int = 0,
+        rate: float = 1.0,
+        conflate_s: float = 0.1,
+        max_bars: int = 600,
+        max_signals: int = 200,
+        max_updates: int = 20_000,
+    ) -> None:
+        self.log = UpdateLog(max_updates=max_updates)
+        self.log.seq = self.log.floor = first_seq
+        self.market = MarketTime(rate=rate)
+        self.symbols: dict[str, SymbolMemory] = {}
+        self.counts = {
+            "records": 0, "messages": 0, "duplicates": 0, "holes": 0, "rejected": 0, "items": 0,
+            "item_repeats": 0,
+        }  # fmt: skip
+        self._conflate_ns = int(conflate_s * EARLY * 1e9)
+        self._sizes = {"max_bars": max_bars, "max_signals": max_signals}
+        self._marks: OrderedDict[tuple[str, int], int] = OrderedDict()
+        self._items: OrderedDict[str, None] = OrderedDict()
+        self._dirty: dict[str, SymbolMemory] = {}
+        self._emitted: dict[tuple[str, str], int] = {}
+        self._flushed_seq = -1
+        self._fold = {TRADE: self._trade, QUOTE: self._quote, BAR: self._bar}
+        self.latency_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES)
+
+    # ---- what comes in
+
+    def apply_record(self, record: Record) -> None:
+        """Fold one record of ``market-data``."""
+        if not self._fresh(record):
+            self.counts["duplicates"] += len(record.messages)
+            return
+        if self.market.clock is None and record.sent_at_ns > self.market.anchor_wall_ns:
+            self.market = MarketTime(
+                rate=self.market.rate,
+                anchor_wall_ns=record.sent_at_ns,
+                anchor_market_ns=record.market_ns,
+            )
+        self.counts["records"] += 1
+        for message in record.messages:
+            kind = message.get("T") if isinstance(message, dict) else None
+            if kind not in MARKET_TYPES:
+                continue
+            self.counts["messages"] += 1
+            fold = self._fold.get(kind)
+            if fold is None:
+                continue
+            if reject_reason(message, market_ns=record.market_ns) is not None:
+                self.counts["rejected"] += 1
+                continue
+            memory = self.symbol(message["S"])
+            if memory is not None:
+                fold(memory, message)
+
+    def apply_items(self, items: Iterable[Mapping[str, Any]]) -> None:
+        """Fold items of ``market-signals``."""
+        for item in items:
+            if item["id"] in self._items:
+                self.counts["item_repeats"] += 1
+                continue
+            self._items[item["id"]] = None
+            if len(self._items) > MAX_ITEM_IDS:
+                self._items.popitem(last=False)
+            self.counts["items"] += 1
+            memory = self.symbol(item["symbol"])
+            if memory is None:
+                continue
+            kind, symbol, event_time, data = (
+                item["kind"], item["symbol"], item["event_time"], item["data"],
+            )  # fmt: skip
+            if kind == "bar":
+                self._close(memory, symbol, {"event_time": event_time, **data})
+            elif kind == "features":
+                _keep(memory.features, {"event_time": event_time, **data})
+                self._emit("features", symbol, item["id"], event_time, data)
+            elif kind == "signal":
+                _keep(memory.signals, {"event_time": event_time, **data})
+                self._emit("signals", symbol, item["id"], event_time, data)
+
+    def set_system(self, system: Mapping[str, Any], *, event_time: str) -> None:
+        """Put the state of the platform."""
+        self._emit("system", MARKET, "", event_time, system)
+
+    def add_history(self, symbol: str, bars: Iterable[Mapping[str, Any]]) -> None:
+        """Put closed bars of the past (oldest first) before what is known; sends no updates."""
+        memory = self.symbol(symbol)
+        if memory is None:
+            return
+        known = {bar["event_time"]: bar for bar in memory.bars}
+        merged = {bar["event_time"]: dict(bar) for bar in bars} | known
+        memory.bars.clear()
+        memory.bars.extend(merged[t] for t in sorted(merged, key=parse_time_ns))
+
+    def symbol(self, symbol: str) -> SymbolMemory | None:
+        """The memory of a symbol, made at its first mention; ``None`` when there are too many."""
+        memory = self.symbols.get(symbol)
+        if memory is None and len(self.symbols) < MAX_SYMBOLS:
+            memory = self.symbols[symbol] = SymbolMemory(**self._sizes)
+        return memory
+
+    # ---- what goes out
+
+    def bars_of(self, memory: SymbolMemory) -> list[dict[str, Any]]:
+        """Closed bars, oldest first, and the forming one at the end."""
+        rows = [{**bar, "forming": False} for bar in memory.bars]
+        if memory.forming is not None:
+            rows.append(_forming(memory.forming))
+        return rows
+
+    def flush(self, *, wall: int) -> bool:
+        """Log the conflated updates that are due; whether anything was logged since the last."""
+        before = self._flushed_seq
+        for symbol in list(self._dirty):
+            memory = self._dirty[symbol]
+            for channel in list(memory.touched):
+                if wall - self._emitted.get((channel, symbol), 0) < self._conflate_ns:
+                    continue
+                memory.touched.discard(channel)
+                self._emitted[(channel, symbol)] = wall
+                self._log_newest(channel, symbol, memory, wall)
+            if not memory.touched:
+                del self._dirty[symbol]
+        self._flushed_seq = self.log.seq
+        return self.log.seq != before
+
+    def _log_newest(self, channel: str, symbol: str, memory: SymbolMemory, wall: int) -> None:
+        if channel == "bars":
+            if memory.forming is not None:
+                data = _forming(memory.forming)
+                self._emit("bars", symbol, data["event_time"], data["event_time"], data)
+            return
+        newest = memory.trade if channel == "trades" else memory.quote
+        if newest is not None:
+            received = newest["received_ns"]
+            if received:
+                self.latency_ms.append((wall - received) / 1e6)
+            self._emit(channel, symbol, "", newest["event_time"], _tick(newest))
+
+    def _emit(
+        self, channel: str, symbol: str, key: str, event_time: str, data: Mapping[str, Any]
+    ) -> None:
+        payload = orjson.dumps(data)
+        self.log.add(Update(self.log.seq + 1, channel, symbol, key, event_time, payload))
+
+    # ---- folding
+
+    def _fresh(self, record: Record) -> bool:
+        key = (record.epoch, record.bucket)
+        last = self._marks.get(key)
+        if last is not None:
+            if record.bseq <= last:
+                return False
+            if record.bseq > last + 1:
+                self.counts["holes"] += 1
+        self._marks[key] = record.bseq
+        if len(self._marks) > MAX_MARKS:
+            self._marks.popitem(last=False)
+        return True
+
+    def _touch(self, symbol: str, memory: SymbolMemory, channel: str) -> None:
+        memory.touched.add(channel)
+        self._dirty[symbol] = memory
+
+    def _trade(self, memory: SymbolMemory, m: Message) -> None:
+        symbol, price, size = m["S"], float(m["p"]), float(m["s"])
+        memory.trade = {
+            "price": price,
+            "size": size,
+            "exchange": m.get("x"),
+            "event_time": m["t"],
+            "received_ns": m.get("r", 0),
+        }
+        self._touch(symbol, memory, "trades")
+        start = parse_time_ns(m["t"]) // MINUTE_NS * MINUTE_NS
+        bar = memory.forming
+        if bar is None or start > bar["start"]:
+            if memory.bars and parse_time_ns(memory.bars[-1]["event_time"]) >= start:
+                return  # its bar is closed already
+            memory.forming = bar = {
+                "start": start, "open": price, "high": price, "low": price, "close": price,
+                "volume": 0.0, "trade_count": 0, "notional": 0.0,
+            }  # fmt: skip
+        elif start < bar["start"]:
+            return
+        bar["high"] = max(bar["high"], price)
+        bar["low"] = min(bar["low"], price)
+        bar["close"] = price
+        bar["volume"] += size
+        bar["trade_count"] += 1
+        bar["notional"] += price * size
+        self._touch(symbol, memory, "bars")
+
+    def _quote(self, memory: SymbolMemory, m: Message) -> None:
+        memory.quote = {
+            "bid": float(m["bp"]),
+            "ask": float(m["ap"]),
+            "bid_size": float(m["bs"]),
+            "ask_size": float(m["as"]),
+            "event_time": m["t"],
+            "received_ns": m.get("r", 0),
+        }
+        self._touch(m["S"], memory, "quotes")
+
+    def _bar(self, memory: SymbolMemory, m: Message) -> None:
+        start = parse_time_ns(m["t"]) // MINUTE_NS * MINUTE_NS
+        bar = {
+            "event_time": format_time_ns(start),
+            "open": float(m["o"]),
+            "high": float(m["h"]),
+            "low": float(m["l"]),
+            "close": float(m["c"]),
+            "volume": float(m["v"]),
+            "trade_count": m.get("n"),
+            "vwap": m.get("vw"),
+            "source": "vendor",
+        }
+        self._close(memory, m["S"], bar)
+
+    def _close(self, memory: SymbolMemory, symbol: str, bar: dict[str, Any]) -> None:
+        start = parse_time_ns(bar["event_time"])
+        if memory.forming is not None and memory.forming["start"] <= start:
+            memory.forming = None
+            memory.touched.discard("bars")
+        if not _keep(memory.bars, bar):
+            return
+        data = {**bar, "forming": False, "window": "1m"}
+        self._emit("bars", symbol, bar["event_time"], bar["event_time"], data)
+
+
+def _keep(rows: deque[dict[str, Any]], row: dict[str, Any]) -> bool:
+    """Put a row where its time belongs; whether it says anything new.
+
+    A row of the same time replaces the one before it, except that a bar made from trades never
+    replaces the vendor's.
+    """
+    time = parse_time_ns(row["event_time"])
+    at = len(rows)
+    while at and parse_time_ns(rows[at - 1]["event_time"]) > time:
+        at -= 1
+    if at and parse_time_ns(rows[at - 1]["event_time"]) == time:
+        old = rows[at - 1]
+        if old == row or (old.get("source") == "vendor" and row.get("source") == "trades"):
+            return False
+        rows[at - 1] = row
+        return True
+    if at == len(rows):
+        rows.append(row)
+    elif len(rows) < (rows.maxlen or at):
+        rows.insert(at, row)
+    elif at:
+        rows.popleft()
+        rows.insert(at - 1, row)
+    return True
+
+
+def _tick(newest: Mapping[str, Any]) -> dict[str, Any]:
+    data = {k: v for k, v in newest.items() if k not in ("event_time", "received_ns")}
+    received = newest["received_ns"]
+    data["received_at"] = format_time_ns(received) if received else None
+    return data
+
+
+def _forming(bar: Mapping[str, Any]) -> dict[str, Any]:
+    volume = bar["volume"]
+    return {
+        "event_time": format_time_ns(bar["start"]),
+        "open": bar["open"],
+        "high": bar["high"],
+        "low": bar["low"],
+        "close": bar["close"],
+        "volume": volume,
+        "trade_count": bar["trade_count"],
+        "vwap": bar["notional"] / volume if volume else None,
+        "source": "trades",
+        "forming": True,
+        "window": "1m",
+    }

@@ -1,0 +1,272 @@
+"""The public messages: what the API takes and gives. OpenAPI is generated from here.
+
+Times are RFC 3339 text in UTC with up to nine decimals. Event times and ages are on the market
+clock; ``decided_at``, ``sent_at``, ``received_at`` and ``as_of`` are on the wall clock.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FEATURES = 11
+Action = Literal["HOLD", "BUY", "SELL"]
+Reason = Literal["stale", "gap", "warming_up", "no_model", "unavailable"]
+Window = Literal["1m", "5m", "15m", "1h", "1d"]
+Symbol = Annotated[
+    str, Field(pattern=r"^[A-Z0-9][A-Z0-9./-]{0,15}$", description="Ticker symbol, e.g. AAPL.")
+]
+Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Eleven = Annotated[list[Finite], Field(min_length=FEATURES, max_length=FEATURES)]
+
+
+class Message(BaseModel):
+    """Base of all messages: nothing unknown is accepted."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignalRequest(Message):
+    """Ask for a signal on the latest closed bar, or on features of one's own."""
+
+    symbol: Symbol
+    features: Eleven | None = Field(
+        None,
+        description="The 11 features of FeatureSpec 1 in order, dimensionless; without them the "
+        "latest closed bar of the symbol is decided on.",
+    )
+    position_fraction: Fraction | None = Field(
+        None, description="Share of equity in the symbol, 0 to 1; only with `features`. Default 0."
+    )
+    cash_fraction: Fraction | None = Field(
+        None, description="Share of equity in cash, 0 to 1; only with `features`. Default 1."
+    )
+
+
+class BatchBar(Message):
+    """The closed bar that a decision is made on."""
+
+    event_time: str = Field(description="Start of the minute, RFC 3339.")
+    open: Annotated[float, Field(gt=0, allow_inf_nan=False, description="US dollars.")]
+    close: Annotated[float, Field(gt=0, allow_inf_nan=False, description="US dollars.")]
+
+
+class BatchRequest(Message):
+    """Ask for many signals at once; all lists have the same length and order."""
+
+    symbols: list[Symbol] = Field(min_length=1, max_length=20_000)
+    features: list[Annotated[list[Finite | None], Field(min_length=11, max_length=11)] | None] = (
+        Field(
+            max_length=20_000,
+            description="Per symbol the 11 features, or null; a null inside means not warm yet.",
+        )
+    )
+    bars: list[BatchBar | None] | None = Field(
+        None,
+        description="Per symbol the closed bar; the same (symbol, bar) asked twice gets the same "
+        "answer. Null: no account is kept for it.",
+    )
+    reasons: list[Reason | None] | None = Field(
+        None, description="Per symbol why its input must not be decided on, or null."
+    )
+
+
+class ModelRef(Message):
+    """The model that decided."""
+
+    id: str = Field(description="Name of the model.")
+    version: int = Field(description="Its version, from 1.")
+    fingerprint: str = Field(description="Fingerprint of the FeatureSpec that it was trained on.")
+
+
+class Signal(Message):
+    """An action with everything that is needed to judge it."""
+
+    symbol: str
+    action: Action
+    action_id: Literal[0, 1, 2] = Field(description="HOLD=0, BUY=1, SELL=2.")
+    confidence: float | None = Field(description="Probability of the action, 0 to 1.")
+    probabilities: list[float] | None = Field(description="Of HOLD, BUY, SELL; sums to 1.")
+    value: float | None = Field(description="The model's estimate of its return, in its own unit.")
+    q_values: list[float] | None = Field(description="Of HOLD, BUY, SELL; DQN only.")
+    position_fraction: float = Field(description="Share of equity in the symbol it assumed.")
+    cash_fraction: float = Field(description="Share of equity in cash it assumed.")
+    model: ModelRef | None = Field(description="Null when no model could be loaded at all.")
+    event_time: str | None = Field(description="Start of the bar decided on, market clock.")
+    decided_at: str = Field(description="When it was decided, wall clock.")
+    data_age_ms: float | None = Field(
+        description="Open market milliseconds from the bar's close to this answer."
+    )
+    reason: Reason | None = Field(description="Why this is not the promoted model's own opinion.")
+
+
+class BatchAnswer(Message):
+    """One signal per symbol, in order."""
+
+    signals: list[Signal]
+
+
+class SignalPage(Message):
+    """Signals of a symbol, newest first."""
+
+    items: list[Signal]
+    next: str | None = Field(description="Cursor of the next page, or null.")
+
+
+class Trade(Message):
+    """The last trade."""
+
+    price: float = Field(description="US dollars.")
+    size: float = Field(description="Shares.")
+    exchange: str | None = Field(description="Exchange code.")
+    received_at: str | None = Field(description="When the producer received it, wall clock.")
+
+
+class Quote(Message):
+    """The last quote."""
+
+    bid: float = Field(description="US dollars; 0 when nobody bids.")
+    ask: float = Field(description="US dollars; 0 when nobody offers.")
+    bid_size: float = Field(description="As the feed gives it.")
+    ask_size: float = Field(description="As the feed gives it.")
+    received_at: str | None = Field(description="When the producer received it, wall clock.")
+
+
+class Bar(Message):
+    """One bar."""
+
+    event_time: str = Field(description="Start of the window, market clock.")
+    open: float = Field(description="US dollars.")
+    high: float = Field(description="US dollars.")
+    low: float = Field(description="US dollars.")
+    close: float = Field(description="US dollars.")
+    volume: float = Field(description="Shares.")
+    trade_count: int | None = Field(None, description="Number of trades.")
+    vwap: float | None = Field(None, description="Volume-weighted average price, US dollars.")
+    source: Literal["vendor", "trades"] | None = Field(
+        None, description="The vendor's bar, or made from trades."
+    )
+    forming: bool = Field(False, description="Whether its window is still running.")
+    window: Window = Field("1m", description="Length.")
+
+
+class BarPage(Message):
+    """Bars of a symbol, newest first."""
+
+    symbol: str
+    window: Window
+    items: list[Bar]
+    next: str | None = Field(description="Cursor of the next page, or null.")
+
+
+class Stamped(Message):
+    """A payload with the times of its update."""
+
+    event_time: str
+    seq: int
+    data: dict[str, Any]
+
+
+class Latest(Message):
+    """The newest of everything that is known of a symbol."""
+
+    symbol: str
+    trade: Stamped | None
+    quote: Stamped | None
+    bar: Stamped | None = Field(description="The newest bar; forming or closed.")
+    features: Stamped | None
+    signal: Stamped | None
+
+
+class SymbolRow(Message):
+    """One symbol of the watch-list."""
+
+    symbol: str
+    bucket: int = Field(description="Its bucket on the stream, 0 to 63.")
+
+
+class SymbolPage(Message):
+    """The watch-list, in order."""
+
+    items: list[SymbolRow]
+
+
+class Ledger(Message):
+    """Where every received message is. Null: the stage does not answer."""
+
+    received: int | None = Field(description="Messages that the producer received.")
+    stored: int | None = Field(description="Messages in the lake.")
+    duplicates: int | None = Field(description="Copies that were sent again, and dropped.")
+    quarantined: int | None = Field(description="Messages that nobody may use, kept apart.")
+    in_flight: int | None = Field(description="Received, not yet in the lake.")
+    lost: int | None = Field(description="Holes in the numbering of records; must be 0.")
+    holes: int | None
+    gaps: int | None = Field(description="Declared interruptions of the feed.")
+    as_of: str | None
+    stages: dict[str, Any] = Field(description="Each stage's own numbers.")
+
+
+class GapRow(Message):
+    """A declared interruption: messages of the symbol strictly between were missed."""
+
+    symbol: str
+    from_ns: int | None = Field(description="Market nanoseconds; null: unknown.")
+    to_ns: int
+    reason: str
+    backfilled: bool
+
+
+class GapPage(Message):
+    """Gaps, newest first."""
+
+    items: list[GapRow]
+    next: str | None
+
+
+class System(Message):
+    """The state of the platform, as the `system` channel carries it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    market: dict[str, Any] = Field(description="time, rate, simulated, mode, open.")
+    ledger: dict[str, Any]
+    links: dict[str, str] = Field(description="Addresses of the other consoles.")
+
+
+class ModelRow(Message):
+    """One registered model."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str
+    version: int
+    promoted: bool
+
+
+class ModelPage(Message):
+    """Registered models, newest first."""
+
+    items: list[ModelRow]
+
+
+class Health(Message):
+    """Whether a part is there."""
+
+    status: Literal["ok", "starting", "unavailable"]
+    parts: dict[str, Any]
+
+
+class ErrorBody(Message):
+    """What went wrong."""
+
+    code: str = Field(description="Stable name for programs.")
+    message: str = Field(description="Sentence for people.")
+    detail: Any = Field(None, description="More, e.g. the field of a 422.")
+
+
+class ErrorAnswer(Message):
+    """The envelope of every error."""
+
+    error: ErrorBody
