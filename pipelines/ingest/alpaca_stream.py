@@ -37,6 +37,9 @@ class AlpacaStream:
         now_s: A steady clock.
         now_ns: The wall clock, for times of receipt.
 
+    Attributes:
+        closed: The server has answered our goodbye: nothing more comes, nothing is missed.
+
     Raises:
         FeedFatal: The handshake was refused for good (401, 402, 403).
         FeedTransient: No connection now.
@@ -61,6 +64,8 @@ class AlpacaStream:
         self._timeout_s = connect_timeout_s
         self._ws = _connect(url, binary=binary, timeout_s=connect_timeout_s)
         self._heard_s = self._pinged_s = now_s()
+        self._leaving = False
+        self.closed = False
 
     def receive(self, timeout_s: float) -> tuple[int, list[Event]]:
         """The events of the next frame, if one comes in time.
@@ -88,6 +93,9 @@ class AlpacaStream:
         received_ns = self._now_ns()
         self._heard_s = self._now_s()
         if opcode == ABNF.OPCODE_CLOSE:
+            if self._leaving:
+                self.closed = True
+                return received_ns, []
             raise FeedTransient(f"the feed closed the connection{_close_reason(data)}")
         if opcode not in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
             return received_ns, []
@@ -102,7 +110,8 @@ class AlpacaStream:
             self._send(frame, opcode)
 
     def say_goodbye(self) -> None:
-        """Tell the server that we close; what it sent before can still be received."""
+        """Tell the server that we close; what it sent comes until :attr:`closed`."""
+        self._leaving = True
         try:
             self._ws.send_close()
         except (websocket.WebSocketException, OSError) as error:

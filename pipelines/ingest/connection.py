@@ -225,13 +225,14 @@ class Connection:
         self._learn_clock()
         clock = self._intake.clock
         with self._lock:
-            for symbol in event.symbols & self._asked.keys():
-                if symbol == "*":
-                    continue
-                if symbol in self._fresh or symbol not in self._tracker.known:
-                    self._tracker.begin(symbol, clock.market_ns(self._asked[symbol]))
-                    self._fresh.discard(symbol)
+            begun = self._fresh | (self._asked.keys() - self._tracker.known)
+            begun &= event.symbols - {"*"}
+            for symbol in begun:
+                self._tracker.begin(symbol, clock.market_ns(self._asked[symbol]))
+            self._fresh -= begun
             self._intake.use(event.symbols)
+        if begun:
+            self._sender.save()  # whoever comes after a kill must know what was subscribed
         if event.settled:
             if not self._settled:
                 log.info("subscribed to %d symbols", len(event.symbols))
@@ -321,12 +322,17 @@ class Connection:
         self._watch.connected(now_s)
 
     def _say_goodbye(self, stream: AlpacaStream) -> None:
-        """Close in order; what the server sent before it heard of it is still taken."""
+        """Close in order; what the server sent before it heard of it is still taken.
+
+        Raises:
+            FeedTransient: The server did not close in order: something may be missed.
+        """
         deadline_s = time.monotonic() + GOODBYE_S
-        with contextlib.suppress(FeedTransient):
-            stream.say_goodbye()
-            while time.monotonic() < deadline_s:
-                received_ns, events = stream.receive(POLL_S)
-                for event in events:
-                    if isinstance(event, (Data, Malformed)):
-                        self._handle(event, received_ns)
+        stream.say_goodbye()
+        while not stream.closed:
+            if time.monotonic() > deadline_s:
+                raise FeedTransient("the feed did not close in order")
+            received_ns, events = stream.receive(POLL_S)
+            for event in events:
+                if isinstance(event, (Data, Malformed)):
+                    self._handle(event, received_ns)

@@ -67,6 +67,7 @@ class Sender:
         self._tracker = tracker
         self._intake = intake
         self._lock = lock
+        self._saving = threading.Lock()
         self._linger_s = linger_s
         self._state = state
         self._state_path = state_path
@@ -90,7 +91,7 @@ class Sender:
     def start(self) -> None:
         """Start the thread; the state of the new epoch is on disk when this returns."""
         if self._state_path is not None:
-            self._save()
+            self.save()
             if not self._state_path.exists():
                 raise ConfigError(f"cannot write {self._state_path}; is the disk full?")
         self._thread.start()
@@ -114,7 +115,7 @@ class Sender:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=max(1.0, deadline - self._now_s()))
-        self._save()
+        self.save()
         with self._lock:
             return self._batcher.unsent == 0
 
@@ -139,7 +140,7 @@ class Sender:
                     self._wake.wait(self._linger_s)
                     self._wake.clear()
                 if self._now_s() >= self._next_save_s:
-                    self._save()
+                    self.save()
         except Exception as error:
             log.exception("the sender failed")
             self.failure = error
@@ -225,9 +226,14 @@ class Sender:
             self._warned_s = self._now_s()
             log.warning("the stream does not take records, trying again: %s", error)
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Save the state now. Any thread may, without the lock."""
         if self._state_path is None:
             return
+        with self._saving:
+            self._save_to(self._state_path)
+
+    def _save_to(self, path: Path) -> None:
         with self._lock:
             snapshot = replace(
                 self._state,
@@ -236,7 +242,7 @@ class Sender:
                 marks=dict(self._tracker.acked),
             )
         try:
-            states.save(self._state_path, snapshot)
+            states.save(path, snapshot)
         except OSError as error:  # an old state is safe: more of the stream is read at the restart
             log.warning("the state is not saved: %s", error)
         self._next_save_s = self._now_s() + self._save_s
