@@ -44,4 +44,5 @@ class OnnxPolicy:
         return found["q_values"] if "q_values" in found else found["logits"]
 
     def __call__(self, observations: Observations) -> Actions:
-        return self.scores(observations).argmax(axis=1).astype(np.int64)
+        """The best action of each observation, shape ``(n,)``."""
+        return np.asarray(self.scores(observations).argmax(axis=1), dtype=np.int64)
