@@ -225,7 +225,8 @@ class Record:
     @property
     def kinds(self) -> str:
         """The market message types inside, one letter each, once, sorted."""
-        return "".join(sorted({m["T"] for m in self.messages if m.get("T") in MARKET_TYPES}))
+        types = {m["T"] for m in self.messages if isinstance(m, dict) and type(m.get("T")) is str}
+        return "".join(sorted(types & MARKET_TYPES))
 
 
 def item(

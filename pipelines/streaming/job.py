@@ -1,0 +1,199 @@
+"""The streaming job: one Spark session with the queries ``archive`` and ``signals``.
+
+A plain class; ``cluster`` hosts it. A query that dies ends the job: :meth:`StreamingJob.wait`
+raises, the process ends, and a new one continues from lake and checkpoints.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pipelines.errors import PartFailed
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming import archive as archive_query
+from pipelines.streaming.archive import Archive, stream_identity
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.schemas import ARCHIVE, SIGNALS
+from pipelines.streaming.session import SIGNALS_POOL, close_session, open_session
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+
+__all__ = ["StreamingConfig", "StreamingJob"]
+
+_POLL_S = 0.25
+_log = logging.getLogger(__name__)
+
+
+class StreamingJob:
+    """Runs the two queries.
+
+    Args:
+        config: What it needs to know.
+        monotonic: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        config: StreamingConfig,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._monotonic = monotonic
+        self._lock = threading.RLock()  # held while queries are exchanged, so that none looks dead
+        self._stopped = threading.Event()
+        self._state = "starting"
+        self._error: str | None = None
+        self._spark: SparkSession | None = None
+        self._archive = Archive(LakeWriter(config.lake_uri, config.storage_options))
+        self._queries: dict[str, StreamingQuery] = {}
+
+    def start(self) -> None:
+        """Open the session, take the lake over from an older job, start the queries.
+
+        Raises:
+            PartFailed: The session or a query did not start.
+        """
+        config = self._config
+        try:
+            self._archive.open(stream_identity(config.kinesis))
+            self._spark = open_session(config.spark)
+            with self._lock:
+                if config.archive:
+                    self._queries[ARCHIVE] = archive_query.start(self._spark, config, self._archive)
+                if config.signals:
+                    self._queries[SIGNALS] = self._start_signals(self._spark)
+        except Exception as error:
+            self._fail(f"did not start: {_first_line(error)}")
+            raise PartFailed(f"streaming did not start: {_first_line(error)}") from error
+        self._state = "running"
+        _log.info("running: %s", ", ".join(self._queries))
+
+    def wait(self) -> None:
+        """Block until stopped.
+
+        Raises:
+            PartFailed: A query died; the message says which and of what.
+        """
+        while not self._stopped.wait(_POLL_S):
+            self.check()
+
+    def check(self) -> None:
+        """Look at the queries once.
+
+        Raises:
+            PartFailed: One of them is dead.
+        """
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            for name, query in self._queries.items():
+                if not query.isActive:
+                    cause = query.exception()
+                    text = _first_line(cause) if cause else "it ended"
+                    self._fail(f"query {name}: {text}")
+                    raise PartFailed(f"streaming: query {name} died: {text}")
+
+    def stats(self) -> dict[str, Any]:
+        """State and counters as JSON types; the archive's totals are the lake's."""
+        return {
+            "state": self._state,
+            "error": self._error,
+            "archive": self._archive.stats(),
+            "signals": self._signals_stats(),
+        }
+
+    def drain(self, timeout_s: float) -> bool:
+        """Process what has arrived, then run on.
+
+        The archive does not wait for its next trigger: it is restarted to take everything there
+        is, and once more to run on.
+
+        Args:
+            timeout_s: Longest wait.
+
+        Returns:
+            Whether both queries have caught up and committed.
+
+        Raises:
+            PartFailed: A query died.
+        """
+        deadline = self._monotonic() + timeout_s
+        drained = self._drain_archive(deadline) if ARCHIVE in self._queries else True
+        if SIGNALS in self._queries:
+            drained = self._catch_up(self._queries[SIGNALS], deadline) and drained
+        self.check()
+        return drained
+
+    def stop(self) -> None:
+        """Stop the queries and Spark. What they had not committed is done again next time."""
+        self._stopped.set()
+        with self._lock:
+            for name, query in self._queries.items():
+                try:
+                    query.stop()
+                except Exception:  # noqa: BLE001 - this is the end; Spark goes next
+                    _log.exception("stopping query %s", name)
+            self._queries.clear()
+            if self._spark is not None:
+                close_session(self._config.spark)
+                self._spark = None
+        if self._state != "failed":
+            self._state = "stopped"
+
+    def _fail(self, error: str) -> None:
+        self._state, self._error = "failed", error
+        _log.error("failed: %s", error)
+
+    def _start_signals(self, spark: SparkSession) -> StreamingQuery:
+        from pipelines.streaming import signals
+
+        spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
+        return signals.start(spark, self._config)
+
+    def _signals_stats(self) -> dict[str, Any]:
+        from pipelines.streaming import signals
+
+        return signals.stats(self._queries.get(SIGNALS))
+
+    def _drain_archive(self, deadline: float) -> bool:
+        with self._lock:
+            if self._spark is None or self._stopped.is_set():
+                return False
+            self._queries[ARCHIVE].stop()
+            once = archive_query.start(
+                self._spark, self._config, self._archive, everything_and_stop=True
+            )
+            done = once.awaitTermination(max(1, int(deadline - self._monotonic())))
+            if not done:
+                once.stop()
+            self._queries[ARCHIVE] = archive_query.start(self._spark, self._config, self._archive)
+        return bool(done)
+
+    def _catch_up(self, query: StreamingQuery, deadline: float) -> bool:
+        """Wait until a query finds nothing new; Spark's own call for it knows no deadline."""
+        done = threading.Event()
+
+        def process() -> None:
+            with contextlib.suppress(Exception):  # a query that died says why in check()
+                query.processAllAvailable()
+                done.set()
+
+        threading.Thread(target=process, name="catch-up", daemon=True).start()
+        while not done.wait(min(_POLL_S, max(0.0, deadline - self._monotonic()))):
+            self.check()
+            if self._monotonic() >= deadline:
+                return False
+        return True
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
