@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from alpaca.common.exceptions import APIError
 from alpaca.data.enums import DataFeed
@@ -54,7 +54,9 @@ class RestHistory:
         )
         # The client waits for ever by itself.
         session = self._client._session
-        session.request = partial(session.request, timeout=timeout_s)
+        session.request = partial(  # type: ignore[method-assign]
+            session.request, timeout=timeout_s
+        )
 
     def bars(self, symbol: str, *, before_ns: int, limit: int) -> Sequence[Mapping[str, Any]]:
         """The last ``limit`` minute bars that ended at or before a market time, oldest first."""
@@ -103,14 +105,14 @@ class RestHistory:
             feed=self._feed,
         )
         try:
-            answer: Mapping[str, list[Mapping[str, Any]]] = self._client.get_stock_bars(request)
+            answer = self._client.get_stock_bars(request)
         except APIError as error:
             status = error.status_code
             kind = FeedFatal if status in (400, 401, 402, 403, 422) else FeedTransient
             raise kind(f"bars over REST refused: HTTP {status}", code=status) from error
         except OSError as error:  # what the HTTP library raises is one
             raise FeedTransient(f"bars over REST not reached: {type(error).__name__}") from error
-        return answer
+        return cast("Mapping[str, list[Mapping[str, Any]]]", answer)  # raw_data, see above
 
 
 def _lookback_ns(before_ns: int, sessions: int) -> int:

@@ -178,7 +178,7 @@ class BarHistory:
         if averages is None:
             averages = np.zeros(block.open.shape)
             step = max(1, _WALKED_BARS // len(self._source.symbols))
-            for first in range(0, averages.shape[1], step):
+            for first in range(0, len(block.starts_ns), step):
                 columns = slice(first, first + step)
                 bars = ticks.bars_of(block, self._keys, columns)
                 walked = ticks.walk(bars, width=self._width)
