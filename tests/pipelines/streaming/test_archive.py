@@ -1,0 +1,202 @@
+"""The archive's driver: one point of commit, finished by whoever comes next. Without Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import Fenced, LakeError
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.archive import Archive, Task
+
+STREAM = "market-data@1"
+
+
+class Lake:
+    """A lake and whoever archives into it."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+
+    def archive(self, writer: LakeWriter | None = None, stream: str = STREAM) -> Archive:
+        archive = Archive(writer or LakeWriter(self.uri), clock=lambda: 5_000)
+        archive.open(stream)
+        return archive
+
+    def take(
+        self,
+        archive: Archive,
+        parts: Sequence[pa.RecordBatch],
+        *,
+        batch_id: int,
+        query_id: str = "q1",
+    ) -> None:
+        def run(single: bool) -> list[Any]:
+            task = Task(self.uri, {}, archive.state.marks, "test")
+            groups = [list(parts)] if single else [[part] for part in parts]
+            rows = [row for group in groups for row in task(group)]
+            return [orjson.loads(row.column("result")[0].as_py()) for row in rows]
+
+        archive.take(run, query_id=query_id, batch_id=batch_id)
+
+    def count(self, name: str = "trades") -> int:
+        return LakeQuery(self.uri).dataset(name).count_rows()
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path))
+
+
+class Crash(Exception):
+    """The driver dies here."""
+
+
+class CrashingWriter(LakeWriter):
+    """Dies before its commit number ``at``."""
+
+    def __init__(self, uri: str, *, at: int) -> None:
+        super().__init__(uri)
+        self._left = at
+
+    def commit(self, *args: Any, **kwargs: Any) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise Crash
+        return super().commit(*args, **kwargs)
+
+
+def test_batch_fills_the_tables_and_the_totals(lake, tape, rows_of):
+    archive = lake.archive()
+    lake.take(
+        archive,
+        [rows_of([tape.record(tape.trade(), tape.quote()), tape.record(tape.trade(p=-1))])],
+        batch_id=0,
+    )
+    totals = archive.stats()
+    assert (totals["stored"], totals["quarantined"], totals["holes"]) == (2, 1, 0)
+    assert totals["by_table"] == {"trades": 1, "quotes": 1, "quarantine": 1}
+    assert lake.count() == lake.count("quotes") == lake.count("quarantine") == 1
+    assert archive.state.positions == {"shard-0": "2"}
+
+
+def test_state_survives_the_driver(lake, tape, rows_of):
+    first = lake.archive()
+    lake.take(first, [rows_of([tape.record(tape.trade())])], batch_id=0)
+    assert lake.archive().state == first.state
+
+
+def test_totals_add_up_over_batches_and_holes_are_counted(lake, tape, rows_of):
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=0)
+    tape.skip()
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=1)
+    assert (archive.state.totals.batches, archive.state.totals.stored) == (2, 2)
+    assert archive.state.totals.holes == 1
+
+
+def test_batch_that_runs_again_is_held_already(lake, tape, rows_of):
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=0)
+    assert archive.state.holds("q1", 0)
+    assert not archive.state.holds("q1", 1)
+    assert not archive.state.holds("q2", 0)
+
+
+@pytest.mark.parametrize("at", range(5))
+def test_driver_that_dies_between_any_two_commits_is_completed(
+    lake: Lake, tape: Any, rows_of: Callable[..., pa.RecordBatch], at: int
+):
+    lake.take(lake.archive(), [rows_of([tape.record(tape.trade())])], batch_id=0)
+    rows = [rows_of([tape.record(tape.trade(), tape.quote(), tape.bar(), tape.trade(p=0))])]
+    dying = CrashingWriter(lake.uri, at=at + 1)  # opening finishes batch 0: one commit
+    with pytest.raises(Crash):
+        lake.take(lake.archive(dying), rows, batch_id=1)
+    successor = lake.archive()
+    if not successor.state.holds("q1", 1):
+        assert at == 0
+        lake.take(successor, rows, batch_id=1)
+    assert [lake.count(n) for n in ("trades", "quotes", "bars", "quarantine")] == [2, 1, 1, 1]
+    assert successor.state.totals.stored == 4
+
+
+@pytest.mark.parametrize("at", range(4))
+def test_deleted_checkpoint_after_a_crash_continues_without_repeating(lake, tape, rows_of, at):
+    records = [tape.record(tape.trade(), tape.quote(), tape.bar()) for _ in range(2)]
+    with pytest.raises(Crash):
+        lake.take(lake.archive(CrashingWriter(lake.uri, at=at)), [rows_of(records[:1])], batch_id=0)
+    successor = lake.archive()
+    lake.take(successor, [rows_of(records)], batch_id=0, query_id="q2")
+    assert [lake.count(n) for n in ("trades", "quotes", "bars")] == [2, 2, 2]
+    assert successor.state.totals.duplicates == (0 if at == 0 else 3)
+
+
+def test_zombie_is_fenced_and_leaves_nothing(lake, tape, rows_of):
+    zombie = lake.archive()
+    lake.archive()
+    with pytest.raises(Fenced):
+        lake.take(zombie, [rows_of([tape.record(tape.trade())])], batch_id=0)
+    assert lake.count() == 0
+
+
+def test_zombie_with_half_a_batch_committed_does_not_disturb(lake, tape, rows_of):
+    rows = [rows_of([tape.record(tape.trade(), tape.quote())])]
+    zombie = lake.archive(CrashingWriter(lake.uri, at=1))
+    with pytest.raises(Crash):
+        lake.take(zombie, rows, batch_id=0)
+    lake.archive()
+    zombie._writer = LakeWriter(lake.uri)
+    with pytest.raises(Fenced):
+        zombie._finish(zombie._load())
+    assert lake.count() == lake.count("quotes") == 1
+
+
+def test_record_read_by_two_tasks_is_stored_once(lake, tape, rows_of):
+    parent = [tape.record(tape.trade()) for _ in range(3)]
+    child = [parent[2], tape.record(tape.trade())]
+    archive = lake.archive()
+    lake.take(archive, [rows_of(parent, shard="parent"), rows_of(child, shard="child")], batch_id=0)
+    assert lake.count() == 4
+    assert archive.state.totals.duplicates == 1
+    assert archive.state.totals.holes == 0
+
+
+def test_shards_after_one_another_in_a_batch_show_no_hole(lake, tape, rows_of):
+    records = [tape.record(tape.trade()) for _ in range(4)]
+    archive = lake.archive()
+    lake.take(
+        archive,
+        [rows_of(records[2:], shard="child"), rows_of(records[:2], shard="parent")],
+        batch_id=0,
+    )
+    assert (lake.count(), archive.state.totals.holes) == (4, 0)
+
+
+def test_new_producer_run_counts_from_one_again(lake, new_tape, rows_of):
+    archive = lake.archive()
+    for batch, epoch in enumerate(("run-1", "run-2")):
+        tape = new_tape(epoch)
+        lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=batch)
+    assert (lake.count(), archive.state.totals.duplicates) == (2, 0)
+    assert list(archive.state.marks) == ["run-1", "run-2"]
+
+
+def test_stream_made_anew_forgets_the_positions_and_keeps_the_marks(lake, tape, rows_of):
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=0)
+    anew = lake.archive(stream="market-data@2")
+    assert anew.state.positions == {}
+    assert anew.state.marks == archive.state.marks
+
+
+def test_task_that_cannot_reach_the_lake_fails(tape, rows_of, tmp_path):
+    (tmp_path / "trades").write_text("a file where a folder should be")
+    task = Task(str(tmp_path), {}, {}, "test")
+    with pytest.raises((OSError, LakeError)):
+        list(task([rows_of([tape.record(tape.trade())])]))
