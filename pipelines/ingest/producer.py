@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.errors import DataLoss, FeedFatal, FeedTransient, StreamError, StreamReplaced
+from pipelines.errors import FeedFatal, FeedTransient, StreamError
 from pipelines.ingest import state as states
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.connection import Connection, Meter
@@ -195,17 +195,19 @@ class Producer:
         self._sender.start()
 
     def _recover(self, saved: ProducerState) -> ProducerState:
-        """The saved state as of what the stream holds; asks until the stream can be read."""
-        backoff = self._delays()
+        """The saved state as of what the stream holds; asks until the stream can be read.
+
+        Positions that the stream does not know any more (it lost data, or was made anew) must not
+        hold us up: every other attempt reads all that it holds, which says the same, only slower.
+        """
+        backoff, positions = self._delays(), saved.positions
         while self._tail is not None and not self._stopping:
             try:
                 return states.recover(saved, self._tail)
-            except (DataLoss, StreamReplaced) as error:
-                log.warning("the stream lost what the last run wrote: %s", error)
-                return replace(saved, positions={})
             except StreamError as error:
+                saved = replace(saved, positions={} if saved.positions else positions)
                 self._state, self._error = "backing_off", str(error)
-                log.warning("cannot read the stream, trying again: %s", error)
+                log.warning("cannot read what the last run wrote, trying again: %s", error)
                 self._wait_out(next(backoff))
         return saved
 
