@@ -17,7 +17,10 @@ export function MarketClock() {
       <time dateTime={new Date(now).toISOString()} className="font-medium text-[13px]">
         {timeNY(now)}
       </time>
-      <span className="text-muted">{dateNY(now)}, New York</span>
+      <span className="text-muted">
+        {dateNY(now)}
+        <span className="max-sm:hidden">, New York</span>
+      </span>
       {typeof market?.open === "boolean" && (
         <span className={market.open ? "text-up" : "text-muted"}>
           {market.open ? "Open" : "Closed"}

@@ -1,4 +1,14 @@
-import type { ApiBar, ApiErrorBody, BarWindow, Ledger, SignalAnswer, SystemData } from "./types";
+import type {
+  ApiBar,
+  ApiErrorBody,
+  BarPage,
+  BarWindow,
+  Ledger,
+  SignalAnswer,
+  SignalPage,
+  SymbolPage,
+  SystemData,
+} from "./types";
 
 /** A refusal of the gateway, or that there was no answer (`status` 0). */
 export class ApiError extends Error {
@@ -33,14 +43,8 @@ async function request<T>(path: string, init?: RequestInit): Promise<T> {
   );
 }
 
-/** One page of a listing, newest first. */
-interface Page<T> {
-  items: T[];
-  next?: string | null;
-}
-
 export async function getSymbols(signal?: AbortSignal): Promise<string[]> {
-  const page = await request<Page<{ symbol: string }>>("/v1/symbols", { signal });
+  const page = await request<SymbolPage>("/v1/symbols", { signal });
   return page.items.map((row) => row.symbol);
 }
 
@@ -53,7 +57,7 @@ export async function getBars(
 ): Promise<ApiBar[]> {
   const query = new URLSearchParams({ window, limit: String(limit) });
   const path = `/v1/bars/${encodeURIComponent(symbol)}?${query}`;
-  return (await request<Page<ApiBar>>(path, { signal })).items.reverse();
+  return (await request<BarPage>(path, { signal })).items.reverse();
 }
 
 /** Signals of a symbol, newest first. */
@@ -63,7 +67,7 @@ export async function getSignals(
   signal?: AbortSignal,
 ): Promise<SignalAnswer[]> {
   const path = `/v1/signals/${encodeURIComponent(symbol)}?limit=${limit}`;
-  return (await request<Page<SignalAnswer>>(path, { signal })).items;
+  return (await request<SignalPage>(path, { signal })).items;
 }
 
 /** Ask the policy about a symbol now. */

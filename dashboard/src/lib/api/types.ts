@@ -1,52 +1,28 @@
 /**
- * The messages of the gateway, as this dashboard reads them.
- * Every time is RFC 3339 text; every other number is a plain JSON number.
+ * The messages of the gateway, as this dashboard reads them. What OpenAPI describes is generated;
+ * what only the stream carries is written here.
  */
+import type { components } from "./openapi";
 
-export type Action = "HOLD" | "BUY" | "SELL";
+type Schemas = components["schemas"];
 
+export type SignalAnswer = Schemas["Signal"];
+export type Action = SignalAnswer["action"];
 /** Why an answer is not the model's own opinion. */
-export type Reason = "stale" | "gap" | "warming_up" | "no_model" | "unavailable";
+export type Reason = NonNullable<SignalAnswer["reason"]>;
+export type ApiErrorBody = Schemas["ErrorAnswer"];
+export type SymbolPage = Schemas["SymbolPage"];
+export type SignalPage = Schemas["SignalPage"];
+export type BarPage = Schemas["BarPage"];
+/** Where every received message is; null where the stage that knows it does not answer. */
+export type Ledger = Omit<Schemas["Ledger"], "stages">;
+/** The windows that the chart offers. */
+export type BarWindow = Exclude<Bar["window"], "1d">;
 
-export type BarWindow = "1m" | "5m" | "15m" | "1h";
-
-export interface ModelRef {
-  id: string;
-  version: string | number;
-  fingerprint?: string | null;
-}
-
-export interface SignalAnswer {
-  symbol: string;
-  action: Action;
-  action_id: 0 | 1 | 2;
-  confidence: number | null;
-  /** In the order HOLD, BUY, SELL. */
-  probabilities: number[] | null;
-  value: number | null;
-  q_values?: number[] | null;
-  position_fraction: number | null;
-  cash_fraction: number | null;
-  model: ModelRef | null;
-  event_time: string | null;
-  decided_at: string | null;
-  data_age_ms: number | null;
-  reason: Reason | null;
-}
-
-export interface ApiBar {
-  event_time: string;
-  open: number;
-  high: number;
-  low: number;
-  close: number;
-  volume: number;
-  trade_count?: number | null;
-  vwap?: number | null;
-  source?: "vendor" | "trades" | null;
-  forming?: boolean;
-  window?: BarWindow;
-}
+type Bar = Schemas["Bar"];
+/** A bar; a live one says only what it must. */
+export type ApiBar = Pick<Bar, "event_time" | "open" | "high" | "low" | "close" | "volume"> &
+  Partial<Bar>;
 
 export interface TradeData {
   price: number;
@@ -55,6 +31,7 @@ export interface TradeData {
   received_at?: string | null;
 }
 
+/** A price of 0 says that nobody bids, or offers. */
 export interface QuoteData {
   bid: number;
   ask: number;
@@ -69,19 +46,6 @@ export interface FeaturesData {
   warm?: boolean;
   spread_assumed?: boolean;
   gap?: boolean;
-}
-
-/** Where every received message is; null where the stage that knows it does not answer. */
-export interface Ledger {
-  received: number | null;
-  stored: number | null;
-  duplicates: number | null;
-  quarantined: number | null;
-  in_flight: number | null;
-  lost: number | null;
-  holes?: number | null;
-  gaps?: number | null;
-  as_of?: string | null;
 }
 
 export interface MarketState {
@@ -113,6 +77,7 @@ export interface SystemData {
   market?: MarketState | null;
   ledger?: Ledger | null;
   producer?: ProducerStats | null;
+  streaming?: { state?: string | null; error?: string | null } | null;
   archive?: QueryStats | null;
   signals?: QueryStats | null;
   latency_ms?: { feed_p50?: number | null; feed_p99?: number | null } | null;
@@ -141,7 +106,3 @@ export type StreamUpdate = {
     data: Payloads[C];
   };
 }[Channel];
-
-export interface ApiErrorBody {
-  error: { code: string; message: string; detail?: unknown };
-}

@@ -102,6 +102,8 @@ describe("ledger", () => {
     in_flight: 2,
     lost: 0,
     holes: 0,
+    gaps: 0,
+    as_of: null,
   };
 
   test("holes are losses, a silent stage is unknown, the rest is accounted for", () => {
