@@ -76,6 +76,8 @@ class ReplayMarket:
         self._volume = table["volume"].cast(pa.int64()).to_numpy()[order]
         self._check(path)
         found = _runs(self._starts) if sessions == "all" else _regular(self._starts)
+        if not found:
+            raise ConfigError(f"replay {path}: has no bar in a regular session")
         self._sessions = found[:max_sessions]
         self._blocks: dict[Session, Block] = {}
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -20,8 +19,12 @@ from pipelines.exchange.sockets import FLOOR, Client, websocket
 
 _LOG = logging.getLogger(__name__)
 
+PUMP = web.AppKey("pump", asyncio.Task[None])
 PUMP_S = 0.01
 """Interval at which the exchange looks for messages that are due, wall seconds."""
+
+CLOSE_S = 2.0
+"""How long the clients may take for what waits for them when the exchange ends."""
 
 
 def build_app(config: ExchangeConfig, *, clock: Callable[[], int] = wall_ns) -> web.Application:
@@ -43,20 +46,14 @@ def build_app(config: ExchangeConfig, *, clock: Callable[[], int] = wall_ns) -> 
     app[HISTORY_LOCK] = asyncio.Lock()
     app.add_routes(ROUTES)
     app.router.add_get("/v2/{feed}", websocket)
-    app.cleanup_ctx.append(_market)
-    app.on_shutdown.append(_hang_up)
+    app.on_startup.append(_start_pump)
+    app.on_shutdown.append(_close)
     return app
 
 
-async def _market(app: web.Application) -> AsyncIterator[None]:
-    floor = app[FLOOR]
-    pump = asyncio.create_task(_pump(floor))
-    pump.add_done_callback(_tell_failure)
-    yield
-    pump.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await pump
-    floor.close()
+async def _start_pump(app: web.Application) -> None:
+    app[PUMP] = asyncio.create_task(_pump(app[FLOOR]))
+    app[PUMP].add_done_callback(_tell_failure)
 
 
 async def _pump(floor: Floor) -> None:
@@ -70,13 +67,21 @@ async def _pump(floor: Floor) -> None:
 def _tell_failure(pump: asyncio.Task[None]) -> None:
     if not pump.cancelled() and pump.exception() is not None:
         _LOG.critical("the market stopped", exc_info=pump.exception())
-        signal.raise_signal(signal.SIGTERM)
 
 
-async def _hang_up(app: web.Application) -> None:
-    for client in tuple(app[FLOOR].listeners):
-        if isinstance(client, Client):
-            client.abort()
+async def _close(app: web.Application) -> None:
+    """Stop the market, let the clients have what was published, end the tape."""
+    app[PUMP].cancel()
+    await asyncio.wait([app[PUMP]])
+    clients = [c for c in app[FLOOR].listeners if isinstance(c, Client)]
+    for client in clients:
+        client.finish()
+    deadline = asyncio.get_running_loop().time() + CLOSE_S
+    while app[FLOOR].listeners and asyncio.get_running_loop().time() < deadline:
+        await asyncio.sleep(PUMP_S)
+    for client in clients:
+        client.abort()
+    app[FLOOR].close()
 
 
 async def serve(config: ExchangeConfig) -> None:
@@ -84,9 +89,10 @@ async def serve(config: ExchangeConfig) -> None:
 
     Raises:
         ConfigError: The market cannot be played.
-        PartFailed: The address cannot be listened on.
+        PartFailed: The address cannot be listened on, or the market broke.
     """
-    runner = web.AppRunner(build_app(config), access_log=None)
+    app = build_app(config)
+    runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         try:
@@ -96,9 +102,19 @@ async def serve(config: ExchangeConfig) -> None:
                 f"exchange: cannot listen on {config.host}:{config.port}: {error.strerror}"
             ) from error
         _LOG.info("exchange listens on %s:%d", config.host, config.port)
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        await stopped.wait()
+        if await _ended(app[PUMP]):
+            broken = app[PUMP].exception()
+            raise PartFailed(f"exchange: the market stopped: {broken!r}") from broken
     finally:
         await runner.cleanup()
+
+
+async def _ended(pump: asyncio.Task[None]) -> bool:
+    """Wait for SIGTERM, SIGINT, or the end of the pump, which only an error ends; was it that?"""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    asked = asyncio.create_task(stopped.wait())
+    await asyncio.wait((asked, pump), return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    return pump.done()

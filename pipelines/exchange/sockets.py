@@ -19,6 +19,10 @@ from pipelines.exchange.frames import Batch, Codec, Frame, encode_control
 from pipelines.exchange.session import Session, error
 
 _LOG = logging.getLogger(__name__)
+
+FLOOR = web.AppKey("floor", Floor)
+"""Where the application keeps its market."""
+
 _GOODBYE_S = 1.0
 """How long a client that is being dropped may take for its last message."""
 
@@ -53,7 +57,6 @@ class Client:
         self._queued = 0
         self._wake = asyncio.Event()
         self._sent = 0
-        self._slow = False
         self.session = Session(admit=self._admit, symbol_limit=floor.config.symbol_limit)
 
     def _admit(self, key: str) -> int | None:
@@ -93,7 +96,7 @@ class Client:
 
     def offer(self, batch: Batch) -> None:
         """Queue what the client wants of a batch; too much waiting makes it a slow client."""
-        if self._slow or not self.session.subscribed:
+        if self.session.closing or not self.session.subscribed:
             return
         wants = self.session.wants
         wanted = frozenset(key for key in batch.audience if wants(*key))
@@ -108,9 +111,14 @@ class Client:
 
     def offer_raw(self, frame: bytes) -> None:
         """Queue a frame as it is."""
-        if not self._slow and self.session.subscribed:
+        if not self.session.closing and self.session.subscribed:
             self._queue.append(Frame(frame, 0))
             self._wake.set()
+
+    def finish(self) -> None:
+        """Send what waits, then close; nothing new is taken."""
+        self.session.closing = True
+        self._wake.set()
 
     def abort(self) -> None:
         """Cut the connection without a close frame, as a broken network does."""
@@ -137,7 +145,6 @@ class Client:
 
     def _drop_as_slow(self) -> None:
         _LOG.warning("slow client on %s: %d messages waiting, dropped", self.feed, self._queued)
-        self._slow = True
         self._floor.slow_clients += 1
         self._floor.listeners.discard(self)
         self._queue.clear()
@@ -184,7 +191,3 @@ async def websocket(request: web.Request) -> web.StreamResponse:
     await socket.prepare(request)
     await Client(floor, feed=feed, codec=codec, request=request, socket=socket).serve()
     return socket
-
-
-FLOOR = web.AppKey("floor", Floor)
-"""Where the application keeps its market."""

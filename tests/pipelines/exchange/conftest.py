@@ -34,6 +34,8 @@ class Running:
     """An exchange that runs."""
 
     config: ExchangeConfig
+    end: Callable[..., None]
+    """Ends it soon; with ``wait`` when it returns."""
 
     @property
     def http(self) -> str:
@@ -62,7 +64,7 @@ class Running:
 @pytest.fixture
 def exchange() -> Iterator[Callable[..., Running]]:
     """Starts exchanges of a changed small configuration; all end with the test."""
-    ends: list[Callable[[], None]] = []
+    ends: list[Callable[..., None]] = []
 
     def start(**changes: Any) -> Running:
         config = replace(SMALL, port=free_port(), **changes)
@@ -86,14 +88,17 @@ def exchange() -> Iterator[Callable[..., Running]]:
         thread.start()
         assert ready.wait(10)
 
-        def end() -> None:
-            loop.call_soon_threadsafe(stop.set)
+        def end(*, wait: bool = False) -> None:
+            if thread.is_alive():
+                loop.call_soon_threadsafe(stop.set)
+            if not wait:
+                return
             thread.join(10)
             assert not thread.is_alive()
 
         ends.append(end)
-        return Running(config)
+        return Running(config, end)
 
     yield start
     for end in ends:
-        end()
+        end(wait=True)

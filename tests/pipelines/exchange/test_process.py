@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import socket
 import sys
 from pathlib import Path
 
@@ -47,10 +49,22 @@ def test_process_sigterm_ends_cleanly_with_the_tape_whole(tmp_path: Path) -> Non
     assert not processes.port_in_use(port)
     messages = list(read_tape(tmp_path / "tape"))
     assert len(messages) > 50
-    assert tape_files(tmp_path / "tape")[-1].read_bytes()[-8:] != b"\x00" * 8
+    assert gzip.decompress(tape_files(tmp_path / "tape")[0].read_bytes()).endswith(b"}\n")
     last = PlayedMinutes(tmp_path / "state.json").last("synthetic")
     assert last is not None
     assert "Traceback" not in Path(child.log).read_text()
+
+
+def test_command_market_that_breaks_ends_with_a_failure(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state.json.new").mkdir()  # the state cannot be written
+    config = _config(
+        tmp_path, port=processes.free_port(), symbols=["SPY"], open_on="start",
+        state_path=str(tmp_path / "state.json"),
+    )  # fmt: skip
+    assert command.main([str(config)]) == 1
+    assert "the market stopped" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["{", '{"speed": -1}', '{"nope": 1}'])
@@ -63,8 +77,6 @@ def test_command_wrong_configuration_says_so_and_fails(tmp_path: Path, text: str
 def test_command_port_in_use_says_so_and_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

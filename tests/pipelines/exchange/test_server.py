@@ -156,6 +156,24 @@ def test_feed_restart_goes_on_and_repeats_nothing(exchange: Exchange, tmp_path: 
     assert read() == [f"2024-07-02T13:{30 + i}:00Z" for i in range(10)]
 
 
+def test_feed_exchange_that_ends_sends_what_it_published(
+    exchange: Exchange, tmp_path: Path
+) -> None:
+    running = exchange(record_dir=tmp_path, speed=60.0, max_minutes=60)
+
+    async def body(feed: Feed) -> list[Message]:
+        await feed.ask("subscribe", **EVERYTHING)
+        await feed.read(bars(3))
+        running.end()
+        with pytest.raises(ConnectionResetError):
+            await feed.read(lambda _: False)
+        return feed.got
+
+    got = talk(running.ws + "/v2/iex", body)
+    running.end(wait=True)
+    assert got == list(read_tape(tmp_path))
+
+
 def test_feed_finished_market_stays_finished(
     exchange: Exchange, tmp_path: Path, shared_data: Path
 ) -> None:
