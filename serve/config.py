@@ -67,6 +67,7 @@ class ServeConfig:
         port: Port of the gateway.
         haproxy_metrics_port: HAProxy's own metrics, on loopback.
         haproxy_stats_port: HAProxy's statistics page, on loopback.
+        fallback_port: Serve's own proxy behind HAProxy, on loopback.
         run_dir: Folder of HAProxy's files; short, its sockets lie inside.
         dashboard_dir: The exported dashboard; ``None`` serves none.
         links: Addresses shown beside ours (``ray``, ``spark``), name to URL.
@@ -85,6 +86,7 @@ class ServeConfig:
     port: int = 8000
     haproxy_metrics_port: int = 9101
     haproxy_stats_port: int = 8404
+    fallback_port: int = 8500
     run_dir: Path = Path("var/run/haproxy")
     dashboard_dir: Path | None = None
     links: Mapping[str, str] = field(default_factory=dict)

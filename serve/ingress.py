@@ -62,6 +62,7 @@ def serve_env(config: ServeConfig) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(HARD_STOP_S),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_PORT_QUARANTINE_S": str(HARD_STOP_S + STALE_PORT_S),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(config.fallback_port),
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(last),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",

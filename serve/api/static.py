@@ -43,7 +43,7 @@ def find(root: Path, path: str) -> Found | None:
     if "\0" not in path:
         clean = path.strip("/")
         for name in (clean, f"{clean}/index.html", f"{clean}.html"):
-            wanted = (root / name).resolve()
+            wanted = (root / name.lstrip("/")).resolve()
             if wanted.is_relative_to(root) and wanted.is_file():
                 return wanted, 200
     missing = root / "404.html"

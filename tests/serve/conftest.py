@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+import uvicorn
 
+from cluster.processes import free_port
 from pipelines.errors import ModelError
 from pipelines.events import MINUTE_NS, Record, bucket_of, format_time_ns, item
 from pipelines.features.spec import FEATURE_SPEC
@@ -173,3 +179,25 @@ def make_bench(*, first_seq: int = 1, chosen: bool = True) -> Bench:
     service = SignalService(mirror, policy, names=FEATURE_SPEC.names, wall=clock)
     holder.append(Bench(memory, mirror, loader, policy, service))
     return holder[0]
+
+
+@contextmanager
+def served(app: Any) -> Iterator[httpx.Client]:
+    """An application on a port of its own, and a client of it."""
+    port = free_port()
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=port, log_level="critical", ws="websockets-sansio"
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.005)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(10)
