@@ -82,6 +82,7 @@ class TrainConfig:
         gae_lambda: PPO's advantage estimation.
         clip: PPO's ratio clip.
         entropy: PPO's entropy bonus.
+        dqn_batch_steps: Steps of one DQN gradient step, drawn from the replay buffer.
         temperature: Divisor of DQN's Q-values before the softmax.
         validation_fraction: Last part of the time, kept from training.
         purge_bars: Bars dropped between both parts.
@@ -105,6 +106,7 @@ class TrainConfig:
     gae_lambda: float = 0.9
     clip: float = 0.2
     entropy: float = 0.003
+    dqn_batch_steps: int = 256
     temperature: float = 1.0
     validation_fraction: float = 0.2
     purge_bars: int = PURGE_BARS
@@ -172,7 +174,7 @@ def train(
     learnt_from.starts(config.env.episode_bars)
     mean, std = normalisation(learnt_from)
     tell = on_progress or (lambda _fraction, _metrics: None)
-    with _ray(start=start_ray), _threads(config.torch_threads):
+    with _ray(start=start_ray), _threads(config.torch_threads), _quiet():
         algorithm = _algorithm(config, learnt_from, mean=mean, std=std)
         try:
             loop_s = clock_s()
@@ -230,7 +232,8 @@ def _learn(
         result = algorithm.train()  # type: ignore[no-untyped-call]
         now_s = clock_s()
         longest_s = max(longest_s, now_s - round_s)
-        progress = _metrics(result, iterations=int(progress["iterations"]) + 1)
+        iterations = int(progress["iterations"]) + 1
+        progress = progress | _metrics(result, iterations=iterations)
         progress["elapsed_s"] = now_s - begin_s
         progress["steps_per_s"] = progress["steps"] / max(now_s - loop_s, 1e-9)
         fraction = max(
@@ -325,13 +328,13 @@ def _specific(config: TrainConfig, model: dict[str, Any]) -> AlgorithmConfig:
         .training(
             lr=config.lr,
             gamma=config.gamma,
-            train_batch_size_per_learner=config.minibatch_steps,
+            train_batch_size_per_learner=config.dqn_batch_steps,
             double_q=True,
             dueling=False,
             num_atoms=1,
             n_step=1,
-            epsilon=[(0, 1.0), (50_000, 0.05)],
-            target_network_update_freq=4_000,
+            epsilon=[(0, 1.0), (10_000, 0.05)],
+            target_network_update_freq=1_000,
             num_steps_sampled_before_learning_starts=config.num_envs * 16,
             replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 200_000},
         )
@@ -380,3 +383,17 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Only errors of RLlib and Tune: their remarks would tear a progress bar apart."""
+    loggers = [logging.getLogger(name) for name in ("ray.rllib", "ray.tune", "ray._common")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
