@@ -27,6 +27,7 @@ from pipelines.ports import Put, PutResult, RecordBatcher, RecordSink
 log = logging.getLogger(__name__)
 
 WARN_EVERY_S = 10.0
+MIN_WAIT_S = 0.001
 
 THROTTLED = "ProvisionedThroughputExceededException"
 """The error code that means "not stored" for certain."""
@@ -135,16 +136,24 @@ class Sender:
 
     def _run(self) -> None:
         try:
+            began_s = self._now_s()
             while not self._stop.is_set():
-                if not self._send_due():
-                    self._wake.wait(self._linger_s)
-                    self._wake.clear()
-                if self._now_s() >= self._next_save_s:
-                    self.save()
+                self._save_when_due()
+                if self._send_due():
+                    continue
+                # The time of the put itself is part of the interval: a message waits no longer.
+                spent_s = self._now_s() - began_s
+                self._wake.wait(max(MIN_WAIT_S, self._linger_s - spent_s))
+                self._wake.clear()
+                began_s = self._now_s()
         except Exception as error:
             log.exception("the sender failed")
             self.failure = error
             self.room.set()
+
+    def _save_when_due(self) -> None:
+        if self._now_s() >= self._next_save_s:
+            self.save()
 
     def _send_due(self) -> bool:
         wall = wall_ns()

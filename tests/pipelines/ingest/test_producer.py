@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, StreamError
 from pipelines.ingest.config import ProducerConfig
 
 SYMBOLS = ("SPY", "AAPL", "TSLA")
@@ -302,3 +302,22 @@ def test_config_never_shows_its_secret():
 def test_config_without_symbols_is_refused():
     with pytest.raises(ConfigError, match="RAYTAPE_SYMBOLS"):
         ProducerConfig(url="ws://x", key="k", secret="s", symbols=())
+
+
+def test_restart_on_a_stream_that_forgot_its_positions_reads_all_that_it_holds(
+    feed, stream, start, balance
+):
+    class Forgetful:
+        def read_after(self, positions):
+            if positions:
+                raise StreamError("no such sequence number")
+            return stream.read_after(positions)
+
+    for _ in range(2):
+        running = start(tail=Forgetful())
+        running.streaming()
+        feed.publish([feed.trade("SPY")])
+        running.until(lambda s: s["queued"] == 0 and s["received"] > 0)
+        assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+    assert running.producer.stats()["received"] == 2
