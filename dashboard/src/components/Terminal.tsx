@@ -52,7 +52,7 @@ export function Terminal() {
           )}
         </aside>
       </main>
-      <footer className="grid gap-px lg:grid-cols-[minmax(0,1fr)_auto]">
+      <footer className="grid gap-px xl:grid-cols-[minmax(0,1fr)_auto]">
         <LedgerBar />
         <Pipeline />
       </footer>

@@ -33,7 +33,7 @@ export function ChartHeader({ symbol, window, onWindow }: Props) {
           </span>
         )}
         <span className={cn("font-medium", tint(fraction))} title="Since the session's open">
-          {signed(change)} ({signedPercent(fraction)})
+          {change !== null && `${signed(change)} (${signedPercent(fraction)})`}
         </span>
       </div>
       <WindowPicker value={window} onChange={onWindow} />

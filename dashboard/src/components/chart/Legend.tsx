@@ -17,7 +17,7 @@ export function Legend({ candle, mark }: Props) {
   const tone = candle.close >= candle.open ? "text-up" : "text-down";
   const values = { O: candle.open, H: candle.high, L: candle.low, C: candle.close };
   return (
-    <div className="pointer-events-none absolute top-2 left-4 z-10 flex flex-wrap gap-x-3 text-2xs">
+    <div className="pointer-events-none absolute top-2 right-[72px] left-4 z-10 flex flex-wrap gap-x-3 text-2xs">
       <span className="text-muted max-sm:hidden">
         {dayNY(time)}, {minuteNY(time)}
       </span>

@@ -13,16 +13,15 @@ interface Props {
 }
 
 export function PriceChart({ symbol, window }: Props) {
-  const container = useRef<HTMLDivElement>(null);
+  const container = useRef<HTMLElement>(null);
   const history = useBarHistory(symbol, window);
   useSignalHistory(symbol);
   const { candle, markers } = usePriceChart(container, symbol, window, history.data);
   const empty = !candle && !history.isPending;
   return (
     <div className="relative min-h-0 flex-1" data-testid="chart">
-      <div
+      <figure
         ref={container}
-        role="img"
         aria-label={`Candlestick chart of ${symbol}, ${window} bars, with signal markers`}
         className="absolute inset-0"
       />

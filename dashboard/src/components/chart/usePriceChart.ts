@@ -16,7 +16,7 @@ interface Shown {
 
 /** Binds a chart to a container: history at once, then each change straight from the store. */
 export function usePriceChart(
-  container: RefObject<HTMLDivElement | null>,
+  container: RefObject<HTMLElement | null>,
   symbol: string,
   window: BarWindow,
   history: readonly ApiBar[] | undefined,

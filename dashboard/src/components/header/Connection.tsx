@@ -21,8 +21,11 @@ export function Connection() {
         {label}
       </span>
       {reconnects > 0 && (
-        <span className="text-muted" title={`The stream was lost and regained ${reconnects} times`}>
-          {reconnects}×
+        <span
+          className="text-muted max-sm:hidden"
+          title={`The stream was lost and regained ${reconnects} times`}
+        >
+          {reconnects === 1 ? "1 reconnect" : `${reconnects} reconnects`}
         </span>
       )}
     </div>

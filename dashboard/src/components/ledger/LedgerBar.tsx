@@ -3,19 +3,20 @@
 import { Skeleton } from "@/components/ui/skeleton";
 import type { Ledger } from "@/lib/api/types";
 import { count } from "@/lib/format";
-import { useSystem } from "@/lib/market/hooks";
+import { useStream, useSystem } from "@/lib/market/hooks";
 import { Stat } from "./Stat";
 import { VerdictBadge } from "./VerdictBadge";
 
 /** Where every received message is: the promise of the platform, in numbers. */
 export function LedgerBar() {
   const ledger = useSystem()?.ledger;
+  const live = useStream().state === "live";
   return (
     <section
       aria-label="Ledger"
       className="flex flex-col gap-2.5 bg-surface px-4 py-3 lg:flex-row lg:items-center lg:gap-7"
     >
-      {ledger ? <VerdictBadge ledger={ledger} /> : <Skeleton className="h-9 w-52" />}
+      {ledger ? <VerdictBadge ledger={ledger} live={live} /> : <Skeleton className="h-9 w-52" />}
       <dl className="grid grid-cols-4 gap-x-4 gap-y-2.5 lg:flex lg:gap-7">
         <Stat label="Received" testId="ledger-received" value={show(ledger, "received")} />
         <Stat label="Stored" testId="ledger-stored" value={show(ledger, "stored")} />

@@ -22,7 +22,7 @@ export function Pipeline() {
   return (
     <section
       aria-label="Pipeline"
-      className="bg-surface px-4 py-3 lg:flex lg:items-center lg:justify-end"
+      className="bg-surface px-4 py-3 lg:flex lg:items-center lg:py-2 xl:justify-end xl:py-3"
     >
       <dl className="grid grid-cols-3 gap-x-4 gap-y-2.5 sm:grid-cols-5 lg:flex lg:gap-7">
         <Stat

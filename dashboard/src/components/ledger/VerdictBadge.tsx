@@ -18,12 +18,14 @@ function titleOf(verdict: Verdict, ledger: Ledger): string {
 }
 
 /** The one line a person looks for: is everything there? */
-export function VerdictBadge({ ledger }: { ledger: Ledger }) {
-  const verdict = verdictOf(ledger);
+export function VerdictBadge({ ledger, live }: { ledger: Ledger; live: boolean }) {
+  const known = verdictOf(ledger);
+  // What was true before the stream was lost is no promise about now.
+  const verdict = live || known === "lost" ? known : "unknown";
   const { text, disc } = TONE[verdict];
   return (
     <div
-      className="flex items-center gap-2.5 lg:w-56"
+      className="flex items-center gap-2.5 lg:w-56 lg:shrink-0"
       data-testid="ledger-verdict"
       data-verdict={verdict}
     >
@@ -31,8 +33,12 @@ export function VerdictBadge({ ledger }: { ledger: Ledger }) {
         {verdict === "accounted" ? <CheckIcon /> : <AlertIcon />}
       </span>
       <div className="min-w-0 leading-[17px]">
-        <p className={cn("font-medium", text)}>{titleOf(verdict, ledger)}</p>
-        <p className="text-2xs text-muted">{percent(storedShare(ledger))} stored in the lake</p>
+        <p className={cn("font-medium", text)}>
+          {live || verdict === "lost" ? titleOf(verdict, ledger) : "Waiting for the stream"}
+        </p>
+        <p className="text-2xs text-muted">
+          {percent(storedShare(ledger))} {live ? "stored in the lake" : "stored, as last heard"}
+        </p>
       </div>
     </div>
   );

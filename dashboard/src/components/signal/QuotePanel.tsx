@@ -1,7 +1,6 @@
 "use client";
 
 import { Panel, Row } from "@/components/ui/panel";
-import { Skeleton } from "@/components/ui/skeleton";
 import { count, price } from "@/lib/format";
 import { useSymbolView } from "@/lib/market/hooks";
 
@@ -20,7 +19,7 @@ export function QuotePanel({ symbol }: { symbol: string }) {
       <dl>
         <Row label="Spread">
           {price(spread)}{" "}
-          <span className="text-muted">({bps === null ? "–" : bps.toFixed(1)} bps)</span>
+          {bps !== null && <span className="text-muted">({bps.toFixed(1)} bps)</span>}
         </Row>
         <Row label="Last trade">
           {trade ? `${price(trade.price)} × ${count(trade.size)}` : "–"}
@@ -46,7 +45,7 @@ function Side({ name, value, size, color }: SideProps) {
         <span title="Size">{count(size)}</span>
       </div>
       {value === undefined ? (
-        <Skeleton className="my-0.5 h-4 w-16" />
+        <div className="text-[15px] text-muted">–</div>
       ) : (
         <div className={`font-semibold text-[15px] ${color}`}>
           {value > 0 ? price(value) : "none"}

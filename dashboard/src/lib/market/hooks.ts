@@ -127,7 +127,7 @@ export function useSignal(symbol: string) {
   const query = useQuery({
     queryKey: ["signal", symbol],
     queryFn: ({ signal }) => askSignal(symbol, signal),
-    refetchInterval: SIGNAL_POLL_MS,
+    refetchInterval: ({ state }) => (state.status === "error" ? 5 : 1) * SIGNAL_POLL_MS,
     staleTime: 0,
     meta: { failure: "The policy does not answer" },
   });
