@@ -238,7 +238,7 @@ class ShardCursor:
         self._latest = latest
         self._timeout_s = timeout_s
         self._iterator: str | None = None
-        self.reads = 0
+        self._skip_before_ms: int | None = None
 
     def page(self, limit: int = MAX_PAGE) -> Page:
         """The next records, possibly none.
@@ -267,13 +267,12 @@ class ShardCursor:
             )
             for entry in raw
         ]
-        skip_before_ms = self.position.value if self.position.kind == "time" else None
-        if raw:
-            # Kept even when all is skipped below, so that a renewed iterator does not start over.
-            if skip_before_ms is not None and not self._native_time:
-                records = [r for r in records if r.arrival_ms >= skip_before_ms]
-            if records or skip_before_ms is None or self._native_time:
-                self.position = Position("after", int(raw[-1]["SequenceNumber"]))
+        if self._skip_before_ms is not None:
+            records = [r for r in records if r.arrival_ms >= self._skip_before_ms]
+        if raw and (records or self._skip_before_ms is None):
+            # All skipped: the position stays the time it is, and the iterator goes on from there.
+            self._skip_before_ms = None
+            self.position = Position("after", int(raw[-1]["SequenceNumber"]))
         return Page(
             records,
             answer.get("MillisBehindLatest") or 0,
@@ -287,7 +286,6 @@ class ShardCursor:
             if self._iterator is None:
                 self._iterator = self._new_iterator()
             try:
-                self.reads += 1
                 answer: dict[str, Any] = attempt(
                     partial(self._client.get_records, ShardIterator=self._iterator, Limit=limit),
                     what=what,
@@ -302,6 +300,7 @@ class ShardCursor:
     def _new_iterator(self) -> str:
         place = self.position
         arguments: dict[str, Any]
+        self._skip_before_ms = None
         if self._latest:
             arguments = {"ShardIteratorType": "LATEST"}
         elif place.kind == "time" and self._native_time:
@@ -309,6 +308,7 @@ class ShardCursor:
             arguments = {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": moment}
         elif place == HORIZON or place.kind == "time":
             arguments = {"ShardIteratorType": "TRIM_HORIZON"}
+            self._skip_before_ms = place.value if place.kind == "time" else None
         else:
             arguments = {
                 "ShardIteratorType": f"{place.kind.upper()}_SEQUENCE_NUMBER",

@@ -298,7 +298,9 @@ def ranges(start: Mapping[str, Any], end: Mapping[str, Any]) -> list[ShardRange]
         first = before.shards if before.created_ms == last.created_ms else {}
     found = []
     for shard, place in sorted(last.shards.items()):
-        begin = first[shard].end if shard in first else place.begin
+        begin = place.begin
+        if shard in first and first[shard].end.exact:
+            begin = first[shard].end
         if place.end.exact and begin < place.end:
             found.append(ShardRange(shard, begin, place.end, place.done))
     return found

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
-from pipelines.errors import DataLoss, StreamReplaced, StreamUnavailable
+from pipelines.errors import DataLoss, StreamError, StreamReplaced, StreamUnavailable
 from pipelines.kinesis.cursor import Page, RawRecord, ShardCursor, created_ms, list_shards
 from pipelines.kinesis.offsets import (
     LATEST,
@@ -46,7 +46,6 @@ _TIP_WINDOW_MS = 100
 _EMPTY_PAGES = 20  # the service walks through empty stretches of a shard in steps
 _CHECK_STREAM_S = 10.0
 _REQUEST_TIMEOUT_S = 5.0
-_CLOCK_SLACK_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,18 +297,18 @@ class BatchPlanner:
         listed = next((s for s in self._shards if s.id == shard), None)
         if listed is not None and listed.last is not None:
             return self._read_on(shard, place, limit)[0]
-        now_ms = self._clock_ms()
-        span = None if limit.max_bytes is None else span_ms(limit.max_bytes)
-        if span is not None and place.end_ms and now_ms - place.end_ms > span:
-            cut = self._due(self._probe(shard, place.end_ms + span, size=1))
-            if cut and place.end < Position("after", int(cut[-1].sequence)):
-                return _through(place, cut, first_known=False)
-        if shard not in self._busy:
+        if shard not in self._busy or self._ahead_ms is None:
             place, at_tip = self._read_on(shard, place, limit, page_size=_QUIET_PAGE)
             if at_tip or place.done:
                 return place
             self._busy.add(shard)
-        probe_ms = now_ms + max(self._ahead_ms or 0, -_CLOCK_SLACK_MS) - _TIP_WINDOW_MS
+        if limit.max_bytes is not None and place.end_ms:
+            cut_ms = place.end_ms + span_ms(limit.max_bytes)
+            if self._service_now_ms() > cut_ms:
+                cut = self._due(self._probe(shard, cut_ms, size=1))
+                if cut and place.end < Position("after", int(cut[-1].sequence)):
+                    return _through(place, cut, first_known=False)
+        probe_ms = self._service_now_ms() - _TIP_WINDOW_MS
         if self._stop_at_ms is not None:
             probe_ms = min(probe_ms, self._stop_at_ms)
         found = self._due(self._probe(shard, probe_ms, size=_TIP_PAGE))
@@ -318,23 +317,34 @@ class BatchPlanner:
         self._busy.discard(shard)
         return self._read_on(shard, place, limit, page_size=self._fetch_size)[0]
 
-    def _probe(self, shard: str, at_ms: int, *, size: int) -> list[RawRecord]:
+    def _probe(self, shard: str, at_ms: int, *, size: int) -> Sequence[RawRecord]:
         """The first records that arrived at or after a time; none if there are none yet."""
         cursor = self._new_cursor(shard, Position("time", at_ms))
-        for _ in range(_EMPTY_PAGES):
-            page = self._page(cursor, size)
-            if page.records or page.at_tip:
-                return list(page.records)
+        try:
+            for _ in range(_EMPTY_PAGES):
+                page = self._page(cursor, size)
+                if page.records or page.at_tip:
+                    return page.records
+        except StreamUnavailable:
+            raise
+        except StreamError as error:
+            # A time that the service has not reached yet; what else it may be, reading on tells.
+            log.info("%s: no place at %d ms: %s", self._stream, at_ms, error)
+            self._ahead_ms = None
         return []
 
     def _page(self, cursor: ShardCursor, size: int) -> Page:
         page = cursor.page(size)
         self.reads += 1
         if page.records:
-            ahead_ms = page.records[-1].arrival_ms - self._clock_ms()
-            # The newest record seen bounds the difference of the clocks from below.
+            # Bounds the difference of the clocks from below, so that no time asked for lies ahead.
+            ahead_ms = page.records[-1].arrival_ms + page.behind_ms - self._clock_ms()
             self._ahead_ms = ahead_ms if self._ahead_ms is None else max(self._ahead_ms, ahead_ms)
         return page
+
+    def _service_now_ms(self) -> int:
+        """Now on the service's clock, not later than it is; 0 while nothing is known of it."""
+        return 0 if self._ahead_ms is None else self._clock_ms() + self._ahead_ms
 
     def _due(self, records: Sequence[RawRecord]) -> Sequence[RawRecord]:
         """The records before the moment at which an AvailableNow query ends."""

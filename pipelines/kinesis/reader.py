@@ -33,7 +33,7 @@ from pipelines.ports import KinesisConfig
 
 log = logging.getLogger(__name__)
 
-__all__ = ["LATEST", "TRIM_HORIZON", "RawRecord", "StreamReader", "StreamTail", "read_after"]
+__all__ = ["LATEST", "TRIM_HORIZON", "RawRecord", "StreamReader", "read_after"]
 
 
 class StreamReader:
@@ -182,20 +182,3 @@ def read_after(
                 return
     finally:
         reader.close()
-
-
-class StreamTail:
-    """:func:`read_after` of one stream, as the port ``TailReader``.
-
-    Args:
-        config: Where the stream is.
-        stream: Its name.
-    """
-
-    def __init__(self, config: KinesisConfig, stream: str) -> None:
-        self._config = config
-        self._stream = stream
-
-    def read_after(self, positions: Mapping[str, str]) -> Iterator[bytes]:
-        """Data of every record behind the positions, up to the tip."""
-        return read_after(self._config, self._stream, positions)

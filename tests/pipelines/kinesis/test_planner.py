@@ -1,0 +1,386 @@
+"""What the driver decides and how often it reads, against a Kinesis in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.errors import DataLoss, StreamError, StreamReplaced
+from pipelines.kinesis import cursor
+from pipelines.kinesis.offsets import Begin, ranges, symbolic
+from pipelines.kinesis.planner import BatchPlanner, Limit
+from pipelines.kinesis.source import read_range
+
+ALL = Limit()
+Doc = dict[str, Any]
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cursor.time, "sleep", lambda _: None)
+
+
+class Query:
+    """Plays Spark: asks for ends, keeps its log, reads batches, restarts."""
+
+    def __init__(self, client: Any, begin: str = "TRIM_HORIZON", **options: Any) -> None:
+        self.client = client
+        self.options = {"native_time": True, "fetch_size": 50} | options
+        self.begin = Begin.parse(begin)
+        self.log: list[Doc] = [symbolic(self.begin)]
+        self.restart()
+
+    def restart(self) -> None:
+        self.seconds = 0.0
+        self.planner = BatchPlanner(
+            self.client,
+            "s",
+            begin=self.begin,
+            clock_ms=lambda: self.client.now_ms,
+            monotonic=lambda: self.seconds,
+            sleep=self._sleep,
+            **self.options,
+        )
+
+    def _sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def tick(self, limit: Limit = ALL, *, after_s: float = 1.0) -> list[int]:
+        self.seconds += after_s
+        end = self.planner.plan(self.log[-1], limit)
+        if end == self.log[-1]:
+            return []
+        self.log.append(end)
+        return self.read(len(self.log) - 1)
+
+    def read(self, batch: int) -> list[int]:
+        return [
+            int(record.sequence)
+            for part in ranges(self.log[batch - 1], self.log[batch])
+            for page in read_range(
+                self.client, "s", part, native_time=self.options["native_time"], fetch_size=50,
+                fail_on_data_loss=self.options.get("fail_on_data_loss", True), timeout_s=5,
+            )
+            for record in page
+        ]  # fmt: skip
+
+    def drain(self, limit: Limit = ALL, *, at_most: int = 500) -> list[int]:
+        found: list[int] = []
+        for _ in range(at_most):
+            before = len(self.log)
+            found += self.tick(limit)
+            if len(self.log) == before:
+                return found
+        raise AssertionError("no end")
+
+
+def test_plan_of_an_empty_stream_is_the_start_itself(fake: Any) -> None:
+    query = Query(fake)
+    assert query.tick() == []
+    assert query.log == [symbolic(query.begin)]
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_reads_what_is_there_once(fake: Any, native_time: bool) -> None:
+    made = fake.put("a", count=120)
+    query = Query(fake, native_time=native_time)
+    assert query.drain() == made
+    assert query.tick() == []
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_lets_the_last_record_before_a_quiet_spell_through(
+    fake: Any, native_time: bool
+) -> None:
+    query = Query(fake, native_time=native_time)
+    query.drain()
+    made = fake.put("a")
+    fake.now_ms += 60_000
+    assert query.tick() == made
+
+
+def test_plan_in_a_quiet_stream_reads_each_shard_once(fake: Any) -> None:
+    query = Query(fake)
+    query.drain()
+    fake.reads.clear()
+    for _ in range(10):
+        fake.now_ms += 500
+        query.planner.plan(query.log[-1], ALL)
+    assert len(fake.reads) == 10
+
+
+def test_plan_in_a_busy_stream_reads_each_shard_once_and_little_twice(fake: Any) -> None:
+    query = Query(fake)
+    missing: list[int] = []
+    for turn in range(20):
+        for _ in range(10):
+            fake.now_ms += 50
+            missing += fake.put("a", count=100)
+        query.seconds += 0.5
+        fake.reads.clear()
+        end = query.planner.plan(query.log[-1], ALL)
+        if turn > 2:
+            assert len(fake.reads) == 1
+            assert fake.reads[0][1] <= 300
+        query.log.append(end)
+    got = [s for batch in range(1, len(query.log)) for s in query.read(batch)]
+    assert got == missing
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+@settings(max_examples=20, deadline=None)
+@given(
+    bursts=st.lists(
+        st.tuples(st.integers(0, 620), st.integers(0, 5_000), st.booleans(), st.booleans()),
+        min_size=1,
+        max_size=8,
+    ),
+    limit=st.sampled_from([ALL, Limit(records=64), Limit(max_bytes=1000)]),
+    begin=st.sampled_from(["TRIM_HORIZON", "LATEST", "AT_TIMESTAMP:1000000"]),
+    skew_ms=st.sampled_from([0, -3_000, 3_000]),
+)
+def test_plan_of_any_traffic_with_restarts_reads_everything_once_and_replays_the_same(
+    bursts: list[tuple[int, int, bool, bool]],
+    limit: Limit,
+    begin: str,
+    skew_ms: int,
+    native_time: bool,
+    make_fake: Callable[[], Any],
+) -> None:
+    service = make_fake()
+    query = Query(_Skewed(service, skew_ms), begin, native_time=native_time)
+    query.tick(limit)  # LATEST is now
+    made: list[int] = []
+    got: list[int] = []
+    for count, pause_ms, restart, replay in bursts:
+        service.now_ms += 1
+        made += service.put("a", count=count)
+        service.now_ms += pause_ms
+        got += query.tick(limit)
+        if restart and got:  # a begin LATEST that is not in the log may move with a restart
+            query.restart()
+        if replay and len(query.log) > 1:
+            last = len(query.log) - 1
+            assert query.read(last) == query.read(last)
+    got += query.drain(limit)
+    assert got == made
+
+
+class _Skewed:
+    """The service as a driver sees it whose clock is off."""
+
+    def __init__(self, service: Any, skew_ms: int) -> None:
+        self._service = service
+        self._skew_ms = skew_ms
+
+    @property
+    def now_ms(self) -> int:
+        return int(self._service.now_ms + self._skew_ms)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._service, name)
+
+
+def test_plan_keeps_a_limit_in_records(fake: Any) -> None:
+    made = fake.put("a", count=130)
+    query = Query(fake)
+    assert [len(query.tick(Limit(records=40))) for _ in range(4)] == [40, 40, 40, 10]
+    assert query.log[-1]["shards"]["a"]["end"] == f"after:{made[-1]}"
+
+
+def test_plan_cuts_a_backlog_by_arrival_without_reading_it(fake: Any) -> None:
+    query = Query(fake)
+    made = fake.put("a")
+    query.tick()
+    for _ in range(100):
+        fake.now_ms += 1000
+        made += fake.put("a", count=60)
+    query.restart()
+    limit = Limit(max_bytes=10_000_000)
+    fake.reads.clear()
+    query.log.append(query.planner.plan(query.log[-1], limit))
+    assert [count for _, count in fake.reads] == [500, 1]  # one page tells the service's clock
+    fake.reads.clear()
+    query.log.append(query.planner.plan(query.log[-1], limit))
+    assert [count for _, count in fake.reads] == [1]
+    assert 9 * 60 <= len(query.read(len(query.log) - 1)) <= 11 * 60
+    query.drain(Limit(max_bytes=10_000_000))
+    got = [s for batch in range(1, len(query.log)) for s in query.read(batch)]
+    assert got == made
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_begins_children_after_their_parent(fake: Any, native_time: bool) -> None:
+    query = Query(fake, native_time=native_time)
+    first = fake.put("a", count=3)
+    assert query.tick() == first
+    last = fake.put("a", count=2)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    fake.add_shard("c", "a")
+    child = fake.put("b", count=2) + fake.put("c")
+    assert query.tick() == last
+    assert sorted(query.drain()) == child
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_after_a_restart_through_a_reshard_continues(fake: Any, native_time: bool) -> None:
+    query = Query(fake, native_time=native_time)
+    made = fake.put("a", count=3)
+    query.drain()
+    made += fake.put("a", count=100)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    made += fake.put("b", count=100)
+    fake.close_shard("b")
+    fake.add_shard("c", "b")
+    made += fake.put("c", count=3)
+    query.restart()
+    query.drain()
+    assert [s for batch in range(1, len(query.log)) for s in query.read(batch)] == made
+
+
+def test_plan_that_may_read_twice_a_second_reads_no_more(fake: Any) -> None:
+    query = Query(fake, reads_per_s=2)
+    query.tick()
+    fake.reads.clear()
+    for _ in range(40):
+        fake.put("a")
+        query.tick(after_s=0.1)
+    assert len(fake.reads) <= 2 * 4 + 2
+
+
+def test_plan_while_the_service_throttles_waits_and_continues(
+    fake: Any, refused: Callable[..., Exception]
+) -> None:
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    fake.failures = [refused("ProvisionedThroughputExceededException") for _ in range(3)]
+    assert query.tick() == made
+
+
+def test_plan_while_the_service_is_away_ends_no_query(
+    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    real, now = cursor.time.monotonic, [0.0]
+
+    def hurry() -> float:
+        now[0] += 1
+        return real() + now[0]
+
+    monkeypatch.setattr(
+        cursor.attempt, "__kwdefaults__", cursor.attempt.__kwdefaults__ | {"clock": hurry}
+    )
+    fake.failures = [refused("InternalFailure", 500) for _ in range(20)]
+    assert query.tick() == []
+    fake.failures = []
+    assert query.tick() == made
+
+
+def test_plan_with_an_expired_iterator_asks_for_another(
+    fake: Any, refused: Callable[..., Exception]
+) -> None:
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    fake.failures = [refused("ExpiredIteratorException")]
+    assert query.tick() == made
+
+
+def test_plan_refused_for_good_raises(fake: Any, refused: Callable[..., Exception]) -> None:
+    query = Query(fake)
+    query.tick()
+    fake.failures = [refused("AccessDeniedException")]
+    with pytest.raises(StreamError, match="AccessDenied"):
+        query.tick()
+
+
+def test_plan_of_a_stream_made_anew_fails_by_default(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    fake.created_ms += 1
+    with pytest.raises(StreamReplaced, match="made at"):
+        query.tick(after_s=60)
+
+
+def test_plan_of_a_stream_made_anew_begins_anew_when_asked_to(fake: Any) -> None:
+    query = Query(fake, restart_when_replaced=True)
+    fake.put("a", count=5)
+    query.tick()
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    assert query.tick(after_s=60) == made
+    assert query.tick() == []
+
+
+def test_plan_of_a_shard_forgotten_unread_is_data_loss(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    del fake.shards["a"]
+    fake.add_shard("b", "a")
+    query.restart()
+    with pytest.raises(DataLoss, match="a behind after:"):
+        query.tick()
+
+
+def test_plan_of_a_shard_forgotten_unread_goes_on_when_asked_to(fake: Any) -> None:
+    query = Query(fake, fail_on_data_loss=False)
+    fake.put("a", count=5)
+    query.tick()
+    del fake.shards["a"]
+    fake.add_shard("b", "a")
+    made = fake.put("b", count=2)
+    query.restart()
+    assert query.drain() == made
+
+
+def test_read_of_a_trimmed_range_is_data_loss_and_names_it(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    made = fake.put("a", count=5)
+    query.tick()
+    fake.trim("a", 7)
+    with pytest.raises(DataLoss, match=f"s/a: records from after:.* to after:{made[-1]} are gone"):
+        query.read(2)
+
+
+def test_read_of_a_range_whose_end_is_gone_is_data_loss(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    fake.shards["a"]["records"].pop()
+    with pytest.raises(DataLoss):
+        query.read(1)
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+@pytest.mark.parametrize("limit", [ALL, Limit(records=7)])
+def test_plan_with_available_now_ends_at_the_moment_it_began(
+    fake: Any, native_time: bool, limit: Limit
+) -> None:
+    made = fake.put("a", count=20)
+    query = Query(fake, native_time=native_time)
+    query.planner.stop_at_now()
+    got = []
+    for _ in range(50):
+        fake.now_ms += 100
+        later = fake.put("a", count=20)
+        before = len(query.log)
+        got += query.tick(limit)
+        if len(query.log) == before:
+            break
+    assert got == made
+    query.restart()
+    assert query.tick()[-1] == later[-1]
