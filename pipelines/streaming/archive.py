@@ -276,7 +276,9 @@ def start(
     )
     if everything_and_stop:
         return writing.trigger(availableNow=True).start()
-    return writing.trigger(processingTime=f"{config.archive_trigger_s * 1000:.0f} ms").start()
+    return writing.trigger(
+        processingTime=f"{config.archive_trigger_s * 1000:.0f} milliseconds"
+    ).start()
 
 
 def stream_identity(config: KinesisConfig) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import PartFailed
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
+from pipelines.streaming import signals as signals_query
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.outbox import Outbox, new_stats
 from pipelines.streaming.schemas import ARCHIVE, SIGNALS
-from pipelines.streaming.session import SIGNALS_POOL, close_session, open_session
+from pipelines.streaming.session import close_session, open_session
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
+_LONGEST = 500
+_RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w+): (.+)")
+"""The line of a Python traceback that says what was raised."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +59,7 @@ class StreamingJob:
         self._error: str | None = None
         self._spark: SparkSession | None = None
         self._archive = Archive(LakeWriter(config.lake_uri, config.storage_options))
+        self._outbox: Outbox | None = None
         self._queries: dict[str, StreamingQuery] = {}
 
     def start(self) -> None:
@@ -71,8 +78,8 @@ class StreamingJob:
                 if config.signals:
                     self._queries[SIGNALS] = self._start_signals(self._spark)
         except Exception as error:
-            self._fail(f"did not start: {_first_line(error)}")
-            raise PartFailed(f"streaming did not start: {_first_line(error)}") from error
+            self._fail(f"did not start: {cause_of(error)}")
+            raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
         self._state = "running"
         _log.info("running: %s", ", ".join(self._queries))
 
@@ -97,7 +104,7 @@ class StreamingJob:
             for name, query in self._queries.items():
                 if not query.isActive:
                     cause = query.exception()
-                    text = _first_line(cause) if cause else "it ended"
+                    text = cause_of(cause) if cause else "it ended"
                     self._fail(f"query {name}: {text}")
                     raise PartFailed(f"streaming: query {name} died: {text}")
 
@@ -107,7 +114,7 @@ class StreamingJob:
             "state": self._state,
             "error": self._error,
             "archive": self._archive.stats(),
-            "signals": self._signals_stats(),
+            "signals": self._outbox.stats() if self._outbox else new_stats(),
         }
 
     def drain(self, timeout_s: float) -> bool:
@@ -153,15 +160,8 @@ class StreamingJob:
         _log.error("failed: %s", error)
 
     def _start_signals(self, spark: SparkSession) -> StreamingQuery:
-        from pipelines.streaming import signals
-
-        spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
-        return signals.start(spark, self._config)
-
-    def _signals_stats(self) -> dict[str, Any]:
-        from pipelines.streaming import signals
-
-        return signals.stats(self._queries.get(SIGNALS))
+        self._outbox = signals_query.open_outbox(self._config)
+        return signals_query.start(spark, self._config, self._outbox)
 
     def _drain_archive(self, deadline: float) -> bool:
         with self._lock:
@@ -194,6 +194,18 @@ class StreamingJob:
         return True
 
 
-def _first_line(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
+    r"""What an error says, in one line; of an error that crossed into Java, what Python said there.
+
+    >>> cause_of(ValueError("no\nmore"))
+    'ValueError: no'
+    >>> text = "Traceback (most recent call last):\n  File x\na.b.LakeError: gone\n\tat org.x"
+    >>> cause_of(RuntimeError(text))
+    'LakeError: gone'
+    """
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:500]
+    if any("Traceback (most recent call last)" in line for line in lines):
+        raised = [found for line in lines if (found := _RAISED.match(line))]
+        if raised:
+            return f"{raised[-1][1]}: {raised[-1][2]}"[:_LONGEST]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_LONGEST]

@@ -1,0 +1,152 @@
+"""The job with the archive query alone, on Spark and the embedded Kinesis."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from pipelines.codec import encode_record
+from pipelines.errors import PartFailed
+from pipelines.events import Record
+from pipelines.lake.query import LakeQuery
+from pipelines.ports import KinesisConfig
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.job import StreamingJob
+from pipelines.streaming.session import SparkConfig
+
+SPARK = SparkConfig(master="local[2]", app_name="archive-test", driver_memory="512m", ui_port=None)
+
+
+def put(kinesis: KinesisConfig, records: list[Record | bytes]) -> None:
+    client = boto3.client("kinesis", **kinesis.client_kwargs())
+    for start in range(0, len(records), 400):
+        answer = client.put_records(
+            StreamName=kinesis.market_data,
+            Records=[
+                {"Data": r, "PartitionKey": "0"} if isinstance(r, bytes)
+                else {"Data": encode_record(r), "PartitionKey": str(r.bucket)}
+                for r in records[start : start + 400]
+            ],
+        )  # fmt: skip
+        assert answer["FailedRecordCount"] == 0
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def config(kinesis: KinesisConfig, tmp_path: Path) -> StreamingConfig:
+    return StreamingConfig(
+        spark=SPARK,
+        kinesis=kinesis,
+        lake_uri=str(tmp_path / "lake"),
+        checkpoint_uri=str(tmp_path / "checkpoints"),
+        archive_trigger_s=0.2,
+        signals=False,
+    )
+
+
+@pytest.fixture
+def jobs(config: StreamingConfig) -> Iterator[Callable[[], StreamingJob]]:
+    """Starts a job; every one is stopped at the end."""
+    started: list[StreamingJob] = []
+
+    def start() -> StreamingJob:
+        job = StreamingJob(config)
+        started.append(job)
+        job.start()
+        return job
+
+    yield start
+    for job in started:
+        job.stop()
+
+
+def trades(config: StreamingConfig) -> list[dict[str, Any]]:
+    sql = "SELECT symbol, epoch, bseq, position, event_time_ns FROM trades ORDER BY ALL"
+    return LakeQuery(config.lake_uri).sql(sql).to_pylist()
+
+
+def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints(
+    config, jobs, kinesis, new_tape
+):
+    tape = new_tape()
+    sent = 0
+
+    def send(count: int) -> None:
+        nonlocal sent
+        records = [
+            tape.record(tape.trade(symbol), tape.quote(symbol), symbol=symbol)
+            for _ in range(count)
+            for symbol in ("SPY", "AAPL", "QQQ")
+        ]
+        put(kinesis, [*records, records[-1]])
+        sent += len(records)
+
+    send(20)
+    job = jobs()
+    eventually(lambda: job.stats()["archive"]["by_table"].get("trades") == sent)
+    job.check()
+    send(10)
+    assert job.drain(60)
+    assert job.stats()["state"] == "running"
+    assert len(trades(config)) == sent
+    job.stop()
+    assert job.stats()["state"] == "stopped"
+
+    # The last batch runs again: its commit log entry never reached the disk.
+    commits = Path(config.checkpoint_uri) / "archive" / "commits"
+    last = max((p for p in commits.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    last.unlink()
+    (commits / f".{last.name}.crc").unlink(missing_ok=True)
+    send(10)
+    job = jobs()
+    assert job.drain(60)
+    assert len(trades(config)) == sent
+    assert job.stats()["archive"]["duplicates"] == 3 * 2
+    job.stop()
+
+    # The whole checkpoint is gone: the lake knows where to go on.
+    shutil.rmtree(config.checkpoint_uri)
+    send(10)
+    put(kinesis, [b"no record"])
+    job = jobs()
+    assert job.drain(60)
+    found = trades(config)
+    assert len(found) == len({tuple(row.values()) for row in found}) == sent
+    totals = job.stats()["archive"]
+    assert totals["stored"] == 2 * sent
+    assert totals["duplicates"] == 4 * 2
+    assert (totals["holes"], totals["undecodable"], totals["quarantined"]) == (0, 1, 0)
+
+
+def test_job_whose_query_dies_says_so(config, jobs, kinesis, new_tape):
+    job = jobs()
+    shutil.rmtree(Path(config.lake_uri) / "trades")
+    tape = new_tape()
+    put(kinesis, [tape.record(tape.trade())])
+    with pytest.raises(PartFailed, match="archive"):
+        job.wait()
+    assert job.stats()["state"] == "failed"
+    assert "trades" in job.stats()["error"]
+
+
+def test_job_without_its_stream_does_not_start(config):
+    from dataclasses import replace
+
+    lost = replace(config, kinesis=replace(config.kinesis, market_data="no-such-stream"))
+    job = StreamingJob(lost)
+    with pytest.raises(PartFailed, match="no-such-stream"):
+        job.start()
+    assert job.stats()["state"] == "failed"
+    job.stop()
