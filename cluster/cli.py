@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster import health, preflight, settings
-from pipelines.errors import RaytapeError
+from cluster import health, preflight, runtime, settings
+from cluster.settings import Settings
+from pipelines.errors import PartFailed, RaytapeError
 
 app = typer.Typer(
     name="raytape",
@@ -35,26 +38,27 @@ def up(
     live: Annotated[bool | None, typer.Option("--live", help="Alpaca itself; needs keys.")] = None,
 ) -> None:
     """Start every part; return when the first live signal has been produced."""
-    from cluster.platform import Platform
-
-    chosen = settings.load(
+    chosen = _load(
         replay=replay, speed=speed, symbols=symbols or _replay_symbols(replay), live=live
     )
+    from cluster.platform import Platform
+
     Platform(chosen, console=console).up()
 
 
 @app.command()
 def down() -> None:
     """Stop the producer, drain both queries, stop the rest. Nothing of ours is left running."""
+    chosen = _load()
     from cluster.platform import Platform
 
-    Platform(settings.load(), console=console).down()
+    Platform(chosen, console=console).down()
 
 
 @app.command()
 def status() -> None:
     """One report of every part, with all addresses."""
-    report = health.report(settings.load())
+    report = health.report(_load())
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("part", "state", "detail"):
         table.add_column(column)
@@ -75,7 +79,7 @@ def logs(
     """Show the logs of every part, or of one."""
     from cluster.logs import show
 
-    show(settings.load().log_dir, part=part, follow=follow, lines=lines, console=console)
+    show(_load().log_dir, part=part, follow=follow, lines=lines, console=console)
 
 
 @app.command()
@@ -86,18 +90,17 @@ def exchange(
     port: Annotated[int | None, typer.Option(help="Port.")] = None,
 ) -> None:
     """Run our exchange alone, in the foreground: Alpaca's protocol for your own programs."""
-    from pipelines.exchange.server import run
-
     from cluster.parts import exchange_config
+    from pipelines.exchange.server import serve
 
-    chosen = settings.load(
+    chosen = _load(
         replay=replay,
         speed=speed,
         symbols=symbols or _replay_symbols(replay),
         exchange_port=port,
     )
     console.print(f"exchange on {chosen.exchange_url} (ws /v2/{chosen.feed}); Ctrl-C ends it")
-    run(exchange_config(chosen, open_on="start"))
+    asyncio.run(serve(exchange_config(chosen, open_on="start")))
 
 
 @app.command()
@@ -109,7 +112,7 @@ def train(
     """Train a policy on history and register it."""
     from cluster.learning import train_model
 
-    chosen = settings.load(train_budget_s=budget_s, train_algorithm=algorithm)
+    chosen = _load(train_budget_s=budget_s, train_algorithm=algorithm)
     train_model(chosen, console=console, promote=promote)
 
 
@@ -120,7 +123,7 @@ def evaluate(
     """Backtest a registered model beside the baselines."""
     from cluster.learning import evaluate_model
 
-    evaluate_model(settings.load(), model=model, console=console)
+    evaluate_model(_load(), model=model, console=console)
 
 
 @app.command()
@@ -128,7 +131,7 @@ def models() -> None:
     """List the registered models."""
     from cluster.learning import list_models
 
-    list_models(settings.load(), console=console)
+    list_models(_load(), console=console)
 
 
 @app.command()
@@ -136,7 +139,7 @@ def promote(model: Annotated[str, typer.Argument(help="id:version, for example p
     """Serve this model from now on."""
     from cluster.learning import promote_model
 
-    promote_model(settings.load(), model=model, console=console)
+    promote_model(_load(), model=model, console=console)
 
 
 @app.command()
@@ -147,7 +150,7 @@ def query(
     """Query the lake with SQL (DuckDB)."""
     from pipelines.lake.query import LakeQuery
 
-    rows = LakeQuery(settings.load().uri("lake")).sql(sql)
+    rows = LakeQuery(_load().uri("lake")).sql(sql)
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in rows.column_names:
         table.add_column(name)
@@ -166,7 +169,7 @@ def watch(
     """Print what the stream carries, as it comes."""
     from cluster.watch import follow
 
-    chosen = settings.load()
+    chosen = _load()
     wanted = symbols.upper().split(",") if symbols else ["*"]
     follow(chosen.gateway_url, channels=channels.split(","), symbols=wanted, console=console)
 
@@ -174,7 +177,7 @@ def watch(
 @app.command()
 def doctor() -> None:
     """Check this machine; every failure says what to do."""
-    chosen = settings.load()
+    chosen = _load()
     checks = [*preflight.machine(chosen), *preflight.free_ports(chosen)]
     running = health.any_running(chosen)
     for check in checks:
@@ -186,10 +189,41 @@ def doctor() -> None:
         raise typer.Exit(1)
 
 
+@app.command()
+def call(
+    part: Annotated[str, typer.Argument(help="producer, streaming or feed.")],
+    method: Annotated[str, typer.Argument(help="For example stats, pause, resume, set_symbols.")],
+    arguments: Annotated[list[str] | None, typer.Argument(help="Its arguments, as JSON.")] = None,
+    timeout_s: Annotated[float, typer.Option(help="Longest wait for the answer.")] = 30,
+) -> None:
+    """Ask a running part something; prints its answer as JSON."""
+    with runtime.connected(_load()) as ray:
+        values = [orjson.loads(text) for text in arguments or []]
+        answer = runtime.ask(ray, f"raytape-{part}", method, *values, timeout_s=timeout_s)
+    sys.stdout.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+@app.command()
+def kill(part: Annotated[str, typer.Argument(help="producer, streaming or feed.")]) -> None:
+    """Kill -9 of a part, to see that it comes back."""
+    with runtime.connected(_load()) as ray:
+        handle = runtime.actor(ray, f"raytape-{part}")
+        if handle is None:
+            raise PartFailed(f"{part}: no such part runs")
+        ray.kill(handle, no_restart=False)
+
+
+def _load(**overrides: object) -> Settings:
+    """Settings of this shell; Ray may be imported from now on."""
+    chosen = settings.load(**overrides)
+    runtime.prepare(chosen)
+    return chosen
+
+
 def _replay_symbols(replay: Path | None) -> str | None:
     if replay is None:
         return None
-    from pipelines.exchange.replay import symbols_of
+    from cluster.parts import symbols_of
 
     return ",".join(symbols_of(replay))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +35,13 @@ def any_running(settings: Settings) -> bool:
     return bool(processes.running(run_dir=settings.run_dir))
 
 
-def http_json(url: str, *, timeout_s: float = 3) -> Any | None:
+def http_json(
+    url: str, *, headers: Mapping[str, str] | None = None, timeout_s: float = 3
+) -> Any | None:
     """JSON of a GET, or ``None`` if nobody answers with 200."""
     try:
-        with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 (our own http)
+        request = urllib.request.Request(url, headers=dict(headers or {}))  # noqa: S310 (our own)
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:  # noqa: S310
             return orjson.loads(answer.read())
     except (urllib.error.URLError, OSError, orjson.JSONDecodeError):
         return None

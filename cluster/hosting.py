@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.ingest.actor import ProducerActor
+
 log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 3.0
@@ -51,6 +53,25 @@ def log_to(path: str) -> None:
     logging.getLogger("botocore").setLevel(logging.WARNING)
 
 
+def end_process(status: int) -> None:
+    """End this actor's process; Ray starts it again."""
+    time.sleep(RESTART_DELAY_S)  # no storm of restarts when the cause stays
+    os._exit(status)
+
+
+class LoggedProducer(ProducerActor):
+    """The producer's actor with a log file of its own.
+
+    Args:
+        log_file: Where its log goes.
+        arguments: Those of :class:`~pipelines.ingest.actor.ProducerActor`.
+    """
+
+    def __init__(self, log_file: str, *arguments: Any) -> None:
+        log_to(log_file)
+        super().__init__(*arguments)
+
+
 class JobHost:
     """Runs a job in a thread of a Ray actor; ends the process when the job fails.
 
@@ -79,8 +100,7 @@ class JobHost:
                 return
             log.exception("the job failed; this process ends and Ray starts it again")
             self._error = f"{type(error).__name__}: {error}".splitlines()[0][:500]
-            time.sleep(RESTART_DELAY_S)  # long enough for `raytape up` to read the error
-            os._exit(1)
+            end_process(1)  # after a moment, so that `raytape up` can read the error
 
     def stats(self) -> dict[str, Any]:
         """State and counters of the job."""

@@ -142,4 +142,4 @@ def _output(*command: str) -> str | None:
     if shutil.which(command[0]) is None:
         return None
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    return (done.stdout + done.stderr).strip().splitlines()[-1 if command[0] == "node" else 0]
+    return (done.stdout + done.stderr).strip()

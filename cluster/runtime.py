@@ -127,10 +127,18 @@ def remove_session(settings: Settings) -> None:
     shutil.rmtree(ray_temp_dir(settings), ignore_errors=True)
 
 
+def prepare(settings: Settings) -> None:
+    """Set what Ray reads when it is imported; call it before anything imports Ray.
+
+    Ray's native code looks at the authentication mode once, when it is loaded.
+    """
+    os.environ.update(ray_env(settings))
+
+
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Any]:
     """Connect this process to the platform's Ray for a while; yields the ``ray`` module."""
-    os.environ.update(ray_env(settings))
+    prepare(settings)
     import ray
 
     ray.init(

@@ -40,6 +40,7 @@ class Settings(BaseSettings):
     replay_sessions: Literal["all", "regular"] = Field(
         "all", description="Which hours of a replayed file are played."
     )
+    max_sessions: int | None = Field(None, description="Stop it after so many sessions.")
     max_minutes: int | None = Field(None, description="Stop the simulated market after so many.")
     messages_per_minute: int = Field(
         120, gt=3, description="Trades and quotes per symbol and market minute (synthetic)."

@@ -1,0 +1,297 @@
+"""Each part of the platform: its configuration from the settings, and how it is started."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cluster import learning, local_aws, processes, runtime
+from cluster.hosting import JobHost, LoggedProducer, end_process
+from cluster.settings import Settings
+from pipelines.errors import ConfigError
+from pipelines.exchange.config import ExchangeConfig
+from pipelines.ingest.config import ProducerConfig
+from pipelines.kinesis.batching import Batcher
+from pipelines.kinesis.tail import StreamTail
+from pipelines.kinesis.writer import KinesisWriter
+from pipelines.ports import KinesisConfig
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.job import StreamingJob
+from pipelines.streaming.session import SparkConfig
+from serve import app, ingress
+from serve.config import FeedConfig, ServeConfig
+from serve.ray_feed import FeedActor
+
+ALPACA_STREAM = "wss://stream.data.alpaca.markets/v2"
+STALE_WALL_MS = 15_000
+SPARK_NICENESS = 5
+FEED_BARS = 500
+DASHBOARD = Path(__file__).parents[1] / "dashboard" / "out"
+
+
+def symbols_of(replay: Path) -> list[str]:
+    """Symbols of a file of bars.
+
+    Raises:
+        ConfigError: It is no such file.
+    """
+    try:
+        return sorted(set(pq.read_table(replay, columns=["symbol"])["symbol"].to_pylist()))
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"replay {replay}: no Parquet file of bars: {error}") from error
+
+
+def exchange_config(settings: Settings, *, open_on: str) -> ExchangeConfig:
+    """What our exchange plays."""
+    folder = settings.var_dir / "exchange"
+    return ExchangeConfig(
+        host=settings.host,
+        port=settings.exchange_port,
+        symbols=settings.symbols,
+        seed=settings.seed,
+        speed=settings.speed,
+        feed=settings.feed,
+        replay=None if settings.replay is None else str(settings.replay.resolve()),
+        sessions=settings.replay_sessions,
+        max_sessions=settings.max_sessions,
+        max_minutes=settings.max_minutes,
+        messages_per_minute=settings.messages_per_minute,
+        open_on=open_on,  # type: ignore[arg-type]
+        record_dir=folder / "tape",
+        record_max_mb=settings.tape_max_mb,
+        state_path=None if settings.replay else folder / "state.json",
+    )
+
+
+def kinesis_config(settings: Settings) -> KinesisConfig:
+    """Where the streams are."""
+    if settings.kinesis == "embedded":
+        base = local_aws.embedded_kinesis(settings.kinesis_port, region=settings.region)
+    else:
+        base = KinesisConfig(region=settings.region)
+    return KinesisConfig(
+        **asdict(base)
+        | {"market_data": settings.market_data, "market_signals": settings.market_signals}
+    )
+
+
+def kinesis_address(settings: Settings) -> str:
+    """Where the streams are, for people."""
+    if settings.kinesis == "aws":
+        return f"AWS {settings.region}"
+    return f"http://{settings.host}:{settings.kinesis_port}"
+
+
+def feed_address(settings: Settings) -> str:
+    """The websocket of the feed."""
+    if settings.live:
+        return f"{ALPACA_STREAM}/{settings.feed}"
+    return f"ws://{settings.host}:{settings.exchange_port}/v2/{settings.feed}"
+
+
+def producer_config(settings: Settings) -> ProducerConfig:
+    """What the producer subscribes and how it batches."""
+    return ProducerConfig(
+        url=feed_address(settings),
+        key=settings.alpaca_key.get_secret_value(),
+        secret=settings.alpaca_secret.get_secret_value(),
+        symbols=settings.symbols,
+        codec=settings.codec,
+        clock_url=None if settings.live else f"{settings.exchange_url}/raytape/clock",
+        state_path=(settings.var_dir / "producer" / "state.json").resolve(),
+        batch_ms=settings.batch_ms,
+    )
+
+
+def streaming_config(settings: Settings) -> StreamingConfig:
+    """The Spark session and its two queries."""
+    return StreamingConfig(
+        spark=SparkConfig(
+            master=settings.spark_master,
+            app_name="raytape",
+            executors=settings.spark_executors,
+            executor_cores=settings.spark_executor_cores,
+            executor_memory=settings.spark_executor_memory,
+            driver_memory=settings.spark_driver_memory,
+            ui_port=settings.spark_ui_port,
+            ui_host=settings.host,
+            folder=str((settings.var_dir / "spark").resolve()),
+        ),
+        kinesis=kinesis_config(settings),
+        lake_uri=settings.uri("lake"),
+        checkpoint_uri=settings.uri("checkpoints"),
+        symbols=settings.symbols,
+        archive_trigger_s=settings.archive_trigger_s,
+        signals_trigger_s=settings.signals_trigger_s,
+        policy_url=f"{settings.gateway_url}/v1/signals/batch",
+        policy_deadline_s=settings.policy_deadline_s,
+        assumed_spread_bps=settings.assumed_spread_bps,
+        history=learning.history(settings),
+    )
+
+
+def feed_config(settings: Settings) -> FeedConfig:
+    """What the feed reads and remembers."""
+    mode = "live" if settings.live else ("replay" if settings.replay else "synthetic")
+    return FeedConfig(
+        kinesis=kinesis_config(settings),
+        symbols=settings.symbols,
+        rate=1.0 if settings.live else settings.speed,
+        simulated=not settings.live,
+        mode=mode,
+        lake_uri=settings.uri("lake"),
+        poll_s=settings.feed_poll_s,
+        namespace=runtime.NAMESPACE,
+        actor=runtime.FEED,
+        producer_actor=runtime.PRODUCER,
+        streaming_actor=runtime.STREAMING,
+    )
+
+
+def serve_config(settings: Settings) -> ServeConfig:
+    """Where and how the applications answer."""
+    return ServeConfig(
+        feed=feed_config(settings),
+        registry_uri=settings.uri("registry"),
+        host=settings.host,
+        port=settings.gateway_port,
+        haproxy_metrics_port=settings.haproxy_metrics_port,
+        haproxy_stats_port=settings.haproxy_stats_port,
+        run_dir=runtime.ray_temp_dir(settings) / "haproxy",
+        dashboard_dir=DASHBOARD if DASHBOARD.is_dir() else None,
+        links={
+            "ray": f"http://{settings.host}:{settings.ray_dashboard_port}",
+            "spark": f"http://{settings.host}:{settings.spark_ui_port}",
+        },
+        stale_after_ms=settings.stale_after_s * 1000,
+        stale_after_wall_ms=STALE_WALL_MS,
+    )
+
+
+def serve_env(settings: Settings) -> dict[str, str]:
+    """Variables of Ray Serve's proxy; they must stand before Ray starts."""
+    return ingress.serve_env(serve_config(settings))
+
+
+def start_exchange(settings: Settings) -> None:
+    """Start our exchange; its market opens when the producer subscribes."""
+    config = exchange_config(settings, open_on="subscribe")
+    path = settings.run_dir / "exchange.config"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(config.to_dict()))
+    child = processes.start(
+        "exchange",
+        [sys.executable, "-m", "pipelines.exchange", str(path)],
+        run_dir=settings.run_dir,
+        log_dir=settings.log_dir,
+    )
+    processes.wait_until(
+        lambda: processes.port_in_use(settings.exchange_port, host=settings.host),
+        name="exchange",
+        timeout_s=60,
+        child=child,
+    )
+
+
+def start_kinesis(settings: Settings) -> None:
+    """Start the embedded Kinesis, if it is that; make the streams that are missing."""
+    if settings.kinesis == "embedded":
+        local_aws.start_kinesis(
+            port=settings.kinesis_port,
+            path=settings.var_dir / "kinesis",
+            run_dir=settings.run_dir,
+            log_dir=settings.log_dir,
+        )
+    local_aws.ensure_streams(kinesis_config(settings), shards=settings.shards)
+
+
+def start_serving(ray: Any, settings: Settings) -> None:
+    """Start the feed actor and the applications of the gateway."""
+    config = serve_config(settings)
+    feed = _named(ray, FeedActor, runtime.FEED, num_cpus=0.3, max_concurrency=1000)
+    handle = feed.remote(config.feed)
+    ray.get(handle.start.remote(), timeout=60)
+    _fill(ray, handle, settings)
+    app.deploy(config)
+
+
+def _fill(ray: Any, feed: Any, settings: Settings) -> None:
+    """Give the feed the bars before the market opens, so that no chart begins empty."""
+    bars = learning.history(settings).bars_many(
+        settings.symbols, before_ns=learning.market_now_ns(settings), limit=FEED_BARS
+    )
+    calls = [
+        feed.add_history.remote(symbol, [_plain_bar(bar) for bar in rows])
+        for symbol, rows in bars.items()
+    ]
+    ray.get(calls, timeout=60)
+
+
+def _plain_bar(bar: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "event_time": bar["t"],
+        "open": bar["o"],
+        "high": bar["h"],
+        "low": bar["l"],
+        "close": bar["c"],
+        "volume": bar["v"],
+        "trade_count": bar["n"],
+        "vwap": bar["vw"],
+        "source": "vendor",
+    }
+
+
+def start_streaming(ray: Any, settings: Settings) -> None:
+    """Start the Spark driver."""
+    host = _named(ray, JobHost, runtime.STREAMING, num_cpus=0.5, max_concurrency=8)
+    host.remote(
+        partial(StreamingJob, streaming_config(settings)),
+        log_file=_log_file(settings, "streaming"),
+        niceness=SPARK_NICENESS,
+    )
+
+
+def start_producer(ray: Any, settings: Settings) -> None:
+    """Start the producer; it connects at once."""
+    config = kinesis_config(settings)
+    host = _named(ray, LoggedProducer, runtime.PRODUCER, num_cpus=0.5, max_concurrency=8)
+    host.remote(
+        _log_file(settings, "producer"),
+        producer_config(settings),
+        partial(KinesisWriter, config, config.market_data),
+        Batcher,
+        partial(StreamTail, config, config.market_data),
+        partial(end_process, 1),
+    )
+
+
+def stop_actors(ray: Any) -> None:
+    """End our actors and Serve; they do not come back."""
+    app.shutdown()
+    for name in (runtime.PRODUCER, runtime.STREAMING, runtime.FEED):
+        handle = runtime.actor(ray, name)
+        if handle is not None:
+            ray.kill(handle, no_restart=True)
+
+
+def _named(ray: Any, cls: type, name: str, **options: Any) -> Any:
+    return ray.remote(cls).options(
+        name=name,
+        namespace=runtime.NAMESPACE,
+        lifetime="detached",
+        max_restarts=-1,
+        max_task_retries=0,
+        **options,
+    )
+
+
+def _log_file(settings: Settings, part: str) -> str:
+    return str((settings.log_dir / f"{part}.log").resolve())
