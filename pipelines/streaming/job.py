@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import PartFailed
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
-from pipelines.streaming import signals as signals_query
+from pipelines.streaming import signals
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.outbox import Outbox, new_stats
@@ -71,12 +71,14 @@ class StreamingJob:
         config = self._config
         try:
             self._archive.open(stream_identity(config.kinesis))
+            if config.signals:
+                self._outbox = signals.open_outbox(config)
             self._spark = open_session(config.spark)
             with self._lock:
                 if config.archive:
                     self._queries[ARCHIVE] = archive_query.start(self._spark, config, self._archive)
                 if config.signals:
-                    self._queries[SIGNALS] = self._start_signals(self._spark)
+                    self._queries[SIGNALS] = signals.start(self._spark, config, self._outbox)
         except Exception as error:
             self._fail(f"did not start: {cause_of(error)}")
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
@@ -158,10 +160,6 @@ class StreamingJob:
     def _fail(self, error: str) -> None:
         self._state, self._error = "failed", error
         _log.error("failed: %s", error)
-
-    def _start_signals(self, spark: SparkSession) -> StreamingQuery:
-        self._outbox = signals_query.open_outbox(self._config)
-        return signals_query.start(spark, self._config, self._outbox)
 
     def _drain_archive(self, deadline: float) -> bool:
         with self._lock:

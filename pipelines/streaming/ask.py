@@ -1,0 +1,191 @@
+"""Asking the policy: one request for the closed bars of a partition, with a deadline.
+
+What comes back in time is the answer of ``POST /v1/signals/batch``. Otherwise every bar gets HOLD
+with reason ``unavailable``, in the same form: a signal is never missing and never late. After
+some failures in a row nobody is asked for a while, so that a dead policy does not cost every
+batch its deadline.
+"""
+
+from __future__ import annotations
+
+import http.client
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+
+from pipelines.clock import wall_ns
+from pipelines.errors import ModelError
+from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+
+Signal = dict[str, Any]
+
+FAILURES: Final = 3
+"""Failures in a row after which nobody is asked for a while."""
+
+PAUSE_S: Final = 5.0
+"""How long nobody is asked then."""
+
+MAX_ROWS: Final = 5_000
+"""Most bars in one request; only catching up brings more."""
+
+_log = logging.getLogger(__name__)
+
+
+class PolicyClient:
+    """Asks one policy over a connection that stays open.
+
+    Args:
+        url: Address of ``POST /v1/signals/batch``; ``None``: there is none.
+        deadline_s: Longest wait for a whole answer.
+        clock: Wall time, nanoseconds.
+        monotonic: Monotonic clock, seconds.
+    """
+
+    def __init__(
+        self,
+        url: str | None,
+        *,
+        deadline_s: float = 1.0,
+        clock: Callable[[], int] = wall_ns,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._url = urlsplit(url) if url else None
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._monotonic = monotonic
+        self._connection: http.client.HTTPConnection | None = None
+        self._failures = 0
+        self._closed_until_s = 0.0
+
+    def decide(self, rows: Sequence[Mapping[str, Any]]) -> list[Signal]:
+        """A signal for each closed bar, in order; never raises for want of an answer.
+
+        Args:
+            rows: What the fold gives: ``symbol event_time bar values reason market_ns``.
+        """
+        signals: list[Signal] = []
+        for begin in range(0, len(rows), MAX_ROWS):
+            some = rows[begin : begin + MAX_ROWS]
+            signals += self._ask(some) or [self._hold(row) for row in some]
+        return signals
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _ask(self, rows: Sequence[Mapping[str, Any]]) -> list[Signal] | None:
+        if self._url is None or self._monotonic() < self._closed_until_s:
+            return None
+        try:
+            signals = self._request(request_of(rows), rows)
+        except (OSError, http.client.HTTPException, ValueError, KeyError, ModelError) as error:
+            self.close()
+            self._failures += 1
+            _log.warning("policy unavailable (%d in a row): %r", self._failures, error)
+            if self._failures >= FAILURES:
+                self._closed_until_s = self._monotonic() + PAUSE_S
+            return None
+        self._failures = 0
+        return signals
+
+    def _request(self, body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Signal]:
+        fresh = self._connection is None
+        deadline_s = self._monotonic() + self._deadline_s
+        try:
+            answer = self._exchange(orjson.dumps(body), deadline_s)
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
+            self.close()
+            if fresh or self._monotonic() >= deadline_s:
+                raise
+            # The server had closed the idle connection; the same bar asked twice is harmless.
+            answer = self._exchange(orjson.dumps(body), deadline_s)
+        signals: list[Signal] = orjson.loads(answer)["signals"]
+        if [s["symbol"] for s in signals] != [row["symbol"] for row in rows]:
+            raise ModelError("the policy answered for other symbols than it was asked")
+        return signals
+
+    def _exchange(self, body: bytes, deadline_s: float) -> bytes:
+        connection = self._connect(deadline_s)
+        sock = connection.sock
+        # A socket's timeout starts anew with each byte; this one does not.
+        alarm = threading.Timer(max(0.0, deadline_s - self._monotonic()), _cut, args=(sock,))
+        alarm.daemon = True
+        alarm.start()
+        try:
+            path = self._url.path if self._url else "/"
+            connection.request("POST", path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = response.read()
+        finally:
+            alarm.cancel()
+        if response.status != http.client.OK:
+            raise ModelError(f"HTTP {response.status}")
+        return answer
+
+    def _connect(self, deadline_s: float) -> http.client.HTTPConnection:
+        if self._connection is None and self._url is not None:
+            kind = (
+                http.client.HTTPSConnection
+                if self._url.scheme == "https"
+                else http.client.HTTPConnection
+            )
+            timeout_s = max(0.01, deadline_s - self._monotonic())
+            connection = kind(self._url.hostname or "", self._url.port, timeout=timeout_s)
+            connection.connect()
+            connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connection = connection
+        if self._connection is None:
+            raise ModelError("no policy")
+        self._connection.sock.settimeout(max(0.01, deadline_s - self._monotonic()))
+        return self._connection
+
+    def _hold(self, row: Mapping[str, Any]) -> Signal:
+        closed_ns = parse_time_ns(row["event_time"]) + MINUTE_NS
+        return {
+            "symbol": row["symbol"],
+            "action": "HOLD",
+            "action_id": 0,
+            "confidence": None,
+            "probabilities": None,
+            "value": None,
+            "q_values": None,
+            "position_fraction": 0.0,
+            "cash_fraction": 1.0,
+            "model": None,
+            "event_time": row["event_time"],
+            "decided_at": format_time_ns(self._clock()),
+            "data_age_ms": max(0, row["market_ns"] - closed_ns) / 1e6,
+            "reason": "unavailable",
+        }
+
+
+def request_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The body of ``POST /v1/signals/batch`` for closed bars."""
+    return {
+        "symbols": [row["symbol"] for row in rows],
+        "features": [row["values"] for row in rows],
+        "bars": [
+            {
+                "event_time": row["event_time"],
+                "open": row["bar"]["open"],
+                "close": row["bar"]["close"],
+            }
+            for row in rows
+        ],
+        "reasons": [row["reason"] for row in rows],
+    }
+
+
+def _cut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # closed already

@@ -1,0 +1,307 @@
+"""From ordered messages of one symbol to closed bars and their features. Pure.
+
+This is the state of the query ``signals``.
+
+The closed bar is the vendor's bar message. Our own bar from trades checks it, and stands in when
+the vendor's did not come within 5 s of wall time after the end of its minute (as told by the
+stamps of the records), or when a later one came first. Bars go forward only: one at or before
+the last closed minute is counted as late and ignored.
+
+A bar is *gapped* when a declared gap overlaps the time from the beginning of the third last bar
+to the end of this one, that is when one of the three bars that the fastest features look at, or
+what lay between them, may be incomplete. A gap without a beginning (the first subscription)
+reaches back to the start of its minute: what was before is covered by history.
+
+The state is a function of the records alone, in whatever batches they come, and is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from pipelines.events import MINUTE_NS, SECOND_NS
+from pipelines.features.bar import ClosedBar
+from pipelines.features.builder import FeatureBuilder, FeatureRow
+from pipelines.streaming.spread import SpreadMeter
+
+STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
+"""Wall time after the end of a minute at which our own bar stands in for the vendor's."""
+
+GAPPED_BARS: Final = 3
+"""Last bars in which a gap makes the features gapped."""
+
+REWIND_NS: Final = 10 * MINUTE_NS
+"""A new producer whose market time lies so far back plays another market: begin anew."""
+
+_MAX_EPOCHS: Final = 8
+_MAX_MINUTES: Final = 512
+_MAX_GAPS: Final = 32
+_STATE_VERSION: Final = 1
+_COUNTERS: Final = ("late_bars", "stand_ins", "mismatches", "duplicates", "late_trades")
+
+# No change of last, high or low by the consolidated tape's rules; they count in the volume only.
+_VOLUME_ONLY: Final = frozenset("CHIMNPQRTUVWZ479")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one record says about one symbol.
+
+    Args:
+        epoch: Producer run of the record.
+        bseq: Its counter; parts of a symbol come in its order.
+        sent_at_ns: Wall time at which it was sent.
+        market_ns: Market time at which it was sent.
+        ops: In order: ``("q", ns, bid, ask)``, ``("t", ns, price, size, in price)``,
+            ``("b", start_ns, open, high, low, close, volume, trades, vwap)`` and
+            ``("g", from_ns, to_ns)``; none for a mere heartbeat.
+    """
+
+    epoch: str
+    bseq: int
+    sent_at_ns: int
+    market_ns: int
+    ops: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Decidable:
+    """A closed bar with its features.
+
+    Args:
+        bar: The bar.
+        row: Its features.
+        gap: Whether a declared gap touches one of the last three bars.
+        market_ns: Market time of the record that closed it.
+    """
+
+    bar: ClosedBar
+    row: FeatureRow
+    gap: bool
+    market_ns: int
+
+    @property
+    def reason(self) -> str | None:
+        """Why it must not be decided on."""
+        if self.gap:
+            return "gap"
+        return None if self.row.warm else "warming_up"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a symbol without state begins.
+
+    Args:
+        window: State of a :class:`FeatureBuilder` over history.
+        starts: Starts of the last bars in it, ns; the newest last.
+        decided_ns: Start of the last bar that the lake holds a decision on.
+        known_ns: Wall time of that decision: bars up to ``decided_ns`` in records sent before it
+            are read again, and decided already.
+    """
+
+    window: bytes = b""
+    starts: tuple[int, ...] = ()
+    decided_ns: int = 0
+    known_ns: int = 0
+
+
+StartOf = Callable[[int], Start]
+"""Gives the start of a symbol whose history has to end at a market time."""
+
+
+def op_of_trade(ns: int, price: float, size: float, conditions: Iterable[str]) -> list[Any]:
+    """The operation of a trade.
+
+    >>> op_of_trade(7, 1.5, 10, ["@", "I"])
+    ['t', 7, 1.5, 10, False]
+    """
+    return ["t", ns, price, size, _VOLUME_ONLY.isdisjoint(conditions)]
+
+
+class SymbolState:
+    """Folds the parts of one symbol.
+
+    Args:
+        assumed_spread_bps: Spread of a bar without quotes.
+    """
+
+    def __init__(self, *, assumed_spread_bps: float = 2.0) -> None:
+        self._assumed = assumed_spread_bps
+        self._marks: dict[str, int] = {}
+        self._market_ns = 0
+        self.counters = dict.fromkeys(_COUNTERS, 0)
+        self._begin(Start())
+
+    def fold(self, parts: Iterable[Part], *, start_of: StartOf) -> list[Decidable]:
+        """Take parts in; the bars that they closed, oldest first.
+
+        Args:
+            parts: In the order of the stream.
+            start_of: Asked where to begin before the first part, and when the market starts anew.
+        """
+        closed: list[Decidable] = []
+        for part in parts:
+            mark = self._marks.get(part.epoch)
+            if mark is not None and part.bseq <= mark:
+                self.counters["duplicates"] += 1
+                continue
+            if not self._marks or (mark is None and part.market_ns < self._market_ns - REWIND_NS):
+                self._begin(start_of(_history_end(part)))
+            self._marks.pop(part.epoch, None)
+            self._marks[part.epoch] = part.bseq
+            while len(self._marks) > _MAX_EPOCHS:
+                del self._marks[next(iter(self._marks))]
+            self._market_ns = part.market_ns
+            for op in part.ops:
+                self._apply(op, part, closed)
+            self._stand_in(part, closed)
+        return closed
+
+    def to_bytes(self) -> bytes:
+        """Everything it knows; :meth:`from_bytes` goes on from there."""
+        head = orjson.dumps(
+            {
+                "v": _STATE_VERSION,
+                "marks": list(self._marks.items()),
+                "market_ns": self._market_ns,
+                "starts": self._starts,
+                "decided": [self._decided_ns, self._known_ns],
+                "gaps": self._gaps,
+                "minutes": list(self._minutes.items()),
+                "spread": self._spread.state(),
+                "counters": self.counters,
+            }
+        )
+        return len(head).to_bytes(4, "big") + head + self._builder.state()
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, assumed_spread_bps: float = 2.0) -> SymbolState:
+        """The state that :meth:`to_bytes` wrote.
+
+        Raises:
+            ValueError: Another version wrote it.
+        """
+        size = 4 + int.from_bytes(data[:4], "big")
+        head = orjson.loads(data[4:size])
+        if head["v"] != _STATE_VERSION:
+            raise ValueError(f"state of version {head['v']}; this code reads {_STATE_VERSION}")
+        self = cls(assumed_spread_bps=assumed_spread_bps)
+        self._marks = dict(head["marks"])
+        self._market_ns = head["market_ns"]
+        self._starts = head["starts"]
+        self._decided_ns, self._known_ns = head["decided"]
+        self._gaps = head["gaps"]
+        self._minutes = dict(head["minutes"])
+        self._spread.restore(head["spread"])
+        self.counters = head["counters"]
+        self._builder.restore(data[size:])
+        return self
+
+    def _begin(self, start: Start) -> None:
+        self._builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+        self._builder.restore(start.window)
+        self._starts = list(start.starts[-GAPPED_BARS:])
+        self._decided_ns, self._known_ns = start.decided_ns, start.known_ns
+        self._gaps: list[list[int]] = []
+        # Start of a minute: [open|None, high, low, close, volume, trades, sum of price*size,
+        # wall time at which its end was first seen, 0 before]
+        self._minutes: dict[int, list[Any]] = {}
+        self._spread = SpreadMeter()
+
+    def _apply(self, op: Sequence[Any], part: Part, closed: list[Decidable]) -> None:
+        kind = op[0]
+        if kind == "q":
+            self._spread.quote(op[1], bid=op[2], ask=op[3])
+        elif kind == "t":
+            self._trade(*op[1:])
+        elif kind == "b":
+            self._vendor_bar(op, part, closed)
+        elif kind == "g":
+            to_ns = op[2]
+            from_ns = to_ns - to_ns % MINUTE_NS if op[1] is None else op[1]
+            self._gaps = [*self._gaps[1 - _MAX_GAPS :], [from_ns, to_ns]]
+
+    def _trade(self, ns: int, price: float, size: float, in_price: bool) -> None:
+        start = ns - ns % MINUTE_NS
+        if self._starts and start <= self._starts[-1]:
+            self.counters["late_trades"] += 1
+            return
+        minute = self._minutes.get(start)
+        if minute is None:
+            minute = self._minutes[start] = [None, 0.0, 0.0, 0.0, 0.0, 0, 0.0, 0]
+            while len(self._minutes) > _MAX_MINUTES:
+                del self._minutes[min(self._minutes)]
+        if in_price:
+            if minute[0] is None:
+                minute[0:4] = price, price, price, price
+            else:
+                minute[1] = max(minute[1], price)
+                minute[2] = min(minute[2], price)
+                minute[3] = price
+        minute[4] += size
+        minute[5] += 1
+        minute[6] += price * size
+
+    def _vendor_bar(self, op: Sequence[Any], part: Part, closed: list[Decidable]) -> None:
+        start_ns, open_, high, low, close, volume, trades, vwap = op[1:]
+        if self._starts and start_ns <= self._starts[-1]:
+            self.counters["late_bars"] += 1
+            return
+        for earlier in sorted(s for s in self._minutes if s < start_ns):
+            self._own_bar(earlier, part, closed)
+        own = self._minutes.pop(start_ns, None)
+        if own is not None and own[0] is not None and not _agree(own, op):
+            self.counters["mismatches"] += 1
+        bar = ClosedBar(
+            start_ns, open_, high, low, close, volume, trades, vwap, self._spread.close(start_ns)
+        )
+        self._close(bar, part, closed)
+
+    def _stand_in(self, part: Part, closed: list[Decidable]) -> None:
+        """Close minutes that have waited for the vendor's bar for too long."""
+        due = []
+        for start, minute in self._minutes.items():
+            if part.market_ns < start + MINUTE_NS:
+                continue
+            if not minute[7]:
+                minute[7] = part.sent_at_ns
+            elif part.sent_at_ns - minute[7] >= STAND_IN_AFTER_NS:
+                due.append(start)
+        if due:
+            for start in sorted(s for s in self._minutes if s <= max(due)):
+                self._own_bar(start, part, closed)
+
+    def _own_bar(self, start: int, part: Part, closed: list[Decidable]) -> None:
+        open_, high, low, close, volume, trades, paid, _ = self._minutes.pop(start)
+        if open_ is None:  # nothing but odd lots and the like: no price, no bar
+            return
+        self.counters["stand_ins"] += 1
+        vwap = paid / volume if volume > 0 else None
+        spread = self._spread.close(start)
+        bar = ClosedBar(start, open_, high, low, close, volume, trades, vwap, spread, "trades")
+        self._close(bar, part, closed)
+
+    def _close(self, bar: ClosedBar, part: Part, closed: list[Decidable]) -> None:
+        self._starts = [*self._starts, bar.start_ns][-GAPPED_BARS:]
+        row = self._builder.update(bar)
+        begin, end = self._starts[0], bar.start_ns + MINUTE_NS
+        self._gaps = [gap for gap in self._gaps if gap[1] > begin]
+        gap = any(from_ns < end for from_ns, _ in self._gaps)
+        if bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns:
+            return
+        closed.append(Decidable(bar, row, gap, part.market_ns))
+
+
+def _history_end(part: Part) -> int:
+    """Market time up to which history is taken: not what the stream is about to bring."""
+    first: list[int] = [op[1] for op in part.ops if op[0] == "b"]
+    return min([part.market_ns, *first])
+
+
+def _agree(own: Sequence[Any], vendor: Sequence[Any]) -> bool:
+    return all(abs(a - b) <= 1e-6 * abs(b) for a, b in zip(own[:5], vendor[2:7], strict=True))

@@ -1,0 +1,255 @@
+"""What becomes of a decision: decide once, commit to the lake, publish what the lake holds.
+
+Rows of the fold in, the tables ``features`` and ``signals`` and the items ``bar``, ``features``
+and ``signal`` out. A batch that the lake holds already, because a driver died between commit and
+checkpoint, is published as it stands there and nobody is asked again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol
+
+import orjson
+import pyarrow as pa
+
+from pipelines.clock import wall_ns
+from pipelines.events import format_time_ns, item, parse_time_ns
+from pipelines.features.spec import FEATURE_SPEC
+from pipelines.lake.files import conform
+from pipelines.lake.tables import SIGNAL_TABLES, TABLES
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.schemas import SIGNALS
+
+_FEATURES, _SIGNALS = SIGNAL_TABLES
+_BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
+_COPIED: Final = (
+    "action", "action_id", "confidence", "probabilities", "value", "q_values",
+    "position_fraction", "cash_fraction", "data_age_ms", "reason",
+)  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+Row = Mapping[str, Any]
+Batch = Callable[[bool], Sequence[Row]]
+"""Runs the batch's one action; told whether to ask the policy."""
+
+
+def new_stats() -> dict[str, Any]:
+    """The counters of a query that has done nothing yet."""
+    return {
+        "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "mismatches": 0,
+        "duplicates": 0, "late_trades": 0, "unavailable": 0, "last_batch_ms": None,
+        "last_event_time": None, "last_phases_ms": {},
+    }  # fmt: skip
+
+
+class ItemSink(Protocol):
+    """Takes items; :class:`pipelines.kinesis.writer.KinesisWriter` is one."""
+
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Return when all are stored."""
+        ...
+
+
+class Outbox:
+    """The driver's side of the query: takes one batch after the other. One thread calls it.
+
+    Args:
+        writer: The lake.
+        sink: ``market-signals``.
+        clock: Wall time, nanoseconds.
+    """
+
+    def __init__(
+        self, writer: LakeWriter, sink: ItemSink, *, clock: Callable[[], int] = wall_ns
+    ) -> None:
+        self._writer = writer
+        self._sink = sink
+        self._clock = clock
+        self._generation = 0
+        self._may_be_held = True  # only the first batch after a start can be a replay
+        self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
+        self._stats = new_stats()
+
+    def open(self) -> None:
+        """Take the query over from any older driver.
+
+        Raises:
+            LakeError: The lake cannot be read or written.
+        """
+        self._generation = self._writer.open_query(SIGNALS, tables=SIGNAL_TABLES)
+        self._may_be_held = True
+
+    def take(self, run: Batch, *, query_id: str, batch_id: int) -> None:
+        """Run a batch, commit it, publish it.
+
+        Args:
+            run: Runs its action once; every row has ``symbol``, ``payload`` (JSON of the fold)
+                and, where the policy was asked, ``signal`` (JSON of its answer).
+            query_id: Spark's query id.
+            batch_id: Spark's batch id.
+
+        Raises:
+            Fenced: A newer driver owns the query.
+            LakeError: The lake cannot be written.
+            StreamError: The items could not be stored.
+        """
+        started = time.perf_counter()
+        held = self._held(query_id, batch_id) if self._may_be_held else None
+        rows = run(held is None)  # also when held: the state has to move on
+        ran = time.perf_counter()
+        bars = self._count([orjson.loads(row["payload"]) for row in rows])
+        committed = ran
+        if bars:
+            known_ns = self._clock()
+            tables = {_FEATURES: features_table(bars, known_ns=known_ns)}
+            if held is None:
+                answers = [orjson.loads(row["signal"]) for row in rows if row["signal"]]
+                tables[_SIGNALS] = signals_table(answers, known_ns=known_ns)
+            self._commit(tables, query_id, batch_id)
+            if self._may_be_held:  # what was there already wins over what was just computed
+                for name in SIGNAL_TABLES:
+                    found = self._writer.read_batch(name, query_id, batch_id)
+                    tables[name] = found if found is not None else tables[name]
+            committed = time.perf_counter()
+            self._publish(tables)
+        self._may_be_held = False
+        ended = time.perf_counter()
+        self._stats["batches"] += 1
+        self._stats["last_batch_ms"] = (ended - started) * 1000
+        if bars:
+            phases = {"run": ran - started, "commit": committed - ran, "publish": ended - committed}
+            self._stats["last_phases_ms"] = {k: round(v * 1000, 1) for k, v in phases.items()}
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since this driver started, JSON types."""
+        return dict(self._stats)
+
+    def close(self) -> None:
+        """Give the threads back."""
+        self._pool.shutdown(wait=False)
+
+    def _held(self, query_id: str, batch_id: int) -> pa.Table | None:
+        return self._writer.read_batch(_SIGNALS, query_id, batch_id)
+
+    def _commit(self, tables: Mapping[str, pa.Table], query_id: str, batch_id: int) -> None:
+        def commit(name: str) -> bool:
+            return self._writer.commit(
+                name,
+                tables[name],
+                query_id=query_id,
+                batch_id=batch_id,
+                generation=self._generation,
+                query=SIGNALS,
+            )
+
+        for future in [self._pool.submit(commit, name) for name in tables]:
+            future.result()
+
+    def _publish(self, tables: Mapping[str, pa.Table]) -> None:
+        self._sink.put_items(list(items_of(tables[_FEATURES], tables[_SIGNALS])))
+        signals = tables[_SIGNALS]
+        reasons = signals["reason"].to_pylist()
+        self._stats["bars"] += tables[_FEATURES].num_rows
+        self._stats["signals"] += signals.num_rows
+        self._stats["unavailable"] += reasons.count("unavailable")
+        last_ns = max(tables[_FEATURES]["event_time_ns"].to_pylist())
+        self._stats["last_event_time"] = format_time_ns(last_ns)
+
+    def _count(self, payloads: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Add up the counters; the payloads that are bars."""
+        bars = []
+        for payload in payloads:
+            if "bar" in payload:
+                bars.append(payload)
+            else:
+                for name, more in payload["counters"].items():
+                    self._stats[name] += more
+        return bars
+
+
+def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:
+    """Rows of ``features`` from payloads of the fold."""
+    rows = []
+    for payload in bars:
+        ns = parse_time_ns(payload["event_time"])
+        rows.append(
+            {
+                "symbol": payload["symbol"],
+                "event_time": ns // 1000,
+                "event_time_ns": ns,
+                **dict(zip(FEATURE_SPEC.names, payload["values"], strict=True)),
+                **payload["bar"],
+                "fingerprint": FEATURE_SPEC.fingerprint,
+                "warm": payload["warm"],
+                "spread_assumed": payload["spread_assumed"],
+                "gap": payload["gap"],
+                "revision": 0,
+                "known_at": known_ns // 1000,
+            }
+        )
+    return _table(_FEATURES, rows)
+
+
+def signals_table(answers: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:
+    """Rows of ``signals`` from answers of the policy."""
+    rows = []
+    for answer in answers:
+        ns = parse_time_ns(answer["event_time"])
+        model = answer["model"] or {"id": None, "version": None, "fingerprint": None}
+        rows.append(
+            {
+                "symbol": answer["symbol"],
+                "event_time": ns // 1000,
+                "event_time_ns": ns,
+                **{name: answer[name] for name in _COPIED},
+                "model_id": model["id"],
+                "model_version": None if model["version"] is None else str(model["version"]),
+                "model_fingerprint": model["fingerprint"],
+                "decided_at": parse_time_ns(answer["decided_at"]) // 1000,
+                "revision": 0,
+                "known_at": known_ns // 1000,
+                "payload": orjson.dumps(answer).decode(),
+            }
+        )
+    return _table(_SIGNALS, rows)
+
+
+def items_of(features: pa.Table, signals: pa.Table) -> Iterator[dict[str, Any]]:
+    """The items of committed rows, in order of time for each symbol: bar, features, signal."""
+    decided = {(row["symbol"], row["event_time_ns"]): row for row in signals.to_pylist()}
+    for row in sorted(features.to_pylist(), key=lambda r: (r["event_time_ns"], r["symbol"])):
+        about = {
+            "symbol": row["symbol"],
+            "event_time": format_time_ns(row["event_time_ns"]),
+            "revision": row["revision"],
+        }
+        yield item("bar", **about, data={name: row[name] for name in _BAR})
+        yield item(
+            "features",
+            **about,
+            data={
+                "values": {name: row[name] for name in FEATURE_SPEC.names},
+                **{name: row[name] for name in ("fingerprint", "warm", "spread_assumed", "gap")},
+            },
+        )
+        signal = decided.get((row["symbol"], row["event_time_ns"]))
+        if signal is not None:
+            model = f"{signal['model_id']}:{signal['model_version']}" if signal["model_id"] else ""
+            yield item("signal", **about, data=orjson.loads(signal["payload"]), model=model)
+
+
+def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    wanted = TABLES[name]
+    columns = {
+        field.name: pa.array(
+            [row[field.name] for row in rows],
+            pa.int64() if pa.types.is_timestamp(field.type) else field.type,
+        ).cast(field.type)
+        for field in wanted.file_schema
+    }
+    return conform(wanted, pa.table(columns))

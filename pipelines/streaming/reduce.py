@@ -1,0 +1,107 @@
+"""Kinesis records to what the query ``signals`` needs of them: one row per symbol and batch.
+
+Runs on executors before the shuffle, so that a symbol's thousand quotes travel as one row. What
+the archive quarantines is left out here by the same rule.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+import orjson
+import pyarrow as pa
+
+from pipelines.codec import decode_record
+from pipelines.errors import MalformedFrame
+from pipelines.events import (
+    BAR,
+    GAP,
+    HEARTBEAT,
+    QUOTE,
+    TRADE,
+    Message,
+    Record,
+    parse_time_ns,
+    reject_reason,
+)
+from pipelines.streaming.bars import Part, op_of_trade
+
+REDUCED_SCHEMA: Final = "symbol string, first_ns long, parts binary"
+"""Spark schema of the rows: symbol, wall time of its first record, parts as JSON."""
+
+_ARROW: Final = pa.schema(
+    [("symbol", pa.string()), ("first_ns", pa.int64()), ("parts", pa.binary())]
+)
+_NEEDED: Final = frozenset({TRADE, QUOTE, BAR})
+
+_log = logging.getLogger(__name__)
+
+
+def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Reduce one partition, whole shards in order (for ``mapInArrow``)."""
+    rows: dict[str, list[Any]] = {}
+    for batch in batches:
+        for data in batch.column("data").to_pylist():
+            try:
+                record = decode_record(data)
+            except MalformedFrame as error:
+                _log.debug("left to the archive: %s", error)
+                continue
+            add(record, rows)
+    if rows:
+        yield pa.record_batch(
+            [
+                pa.array(list(rows), pa.string()),
+                pa.array([parts[0][2] for parts in rows.values()], pa.int64()),
+                pa.array([orjson.dumps(parts) for parts in rows.values()], pa.binary()),
+            ],
+            schema=_ARROW,
+        )
+
+
+def add(record: Record, rows: dict[str, list[Any]]) -> None:
+    """Append what a record says about each of its symbols.
+
+    Args:
+        record: The record.
+        rows: Per symbol its parts so far; each ``[epoch, bseq, sent_at_ns, market_ns, ops]``.
+    """
+    ops: dict[str, list[Any]] = {}
+    for message in record.messages:
+        kind = message.get("T")
+        if kind in _NEEDED:
+            if reject_reason(message, market_ns=record.market_ns) is None:
+                ops.setdefault(message["S"], []).append(_op(kind, message))
+        elif kind == HEARTBEAT:
+            for symbol in message["symbols"]:
+                ops.setdefault(symbol, [])
+        elif kind == GAP:
+            op = ["g", message["from_ns"], message["to_ns"]]
+            ops.setdefault(message["S"], []).append(op)
+    for symbol, done in ops.items():
+        rows.setdefault(symbol, []).append(
+            [record.epoch, record.bseq, record.sent_at_ns, record.market_ns, done]
+        )
+
+
+def parts_of(blobs: Sequence[tuple[int, bytes]]) -> list[Part]:
+    """The parts of a symbol's rows of one batch, in the order of the stream.
+
+    Args:
+        blobs: ``first_ns`` and ``parts`` of each row. There is more than one only around a
+            reshard, when records of the old and of a new shard meet.
+    """
+    return [Part(*part) for _, blob in sorted(blobs) for part in orjson.loads(blob)]
+
+
+def _op(kind: str | None, message: Message) -> list[Any]:
+    ns = parse_time_ns(message["t"])
+    if kind == QUOTE:
+        return ["q", ns, message["bp"], message["ap"]]
+    if kind == TRADE:
+        return op_of_trade(ns, message["p"], message["s"], message.get("c") or ())
+    return [
+        "b", ns, *(float(message[key]) for key in "ohlcv"), message.get("n"), message.get("vw"),
+    ]  # fmt: skip

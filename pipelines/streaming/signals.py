@@ -1,0 +1,238 @@
+"""The query ``signals``: records of ``market-data`` to closed bars, features and decisions.
+
+``kinesis`` → :func:`~pipelines.streaming.reduce.reduce` (one row per symbol) → shuffle by symbol →
+:class:`Fold` (state: a :class:`~pipelines.streaming.bars.SymbolState`) → :class:`Ask` (the policy,
+once per partition and batch) → :class:`~pipelines.streaming.outbox.Outbox` (lake, then stream).
+A batch is one Spark job: the one action of :meth:`_Batches.process`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import pyarrow as pa
+
+from pipelines.errors import LakeError
+from pipelines.kinesis.source import source_options
+from pipelines.kinesis.writer import KinesisWriter
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.ask import PolicyClient
+from pipelines.streaming.bars import Decidable, SymbolState
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce
+from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
+from pipelines.streaming.session import SIGNALS_POOL
+from pipelines.streaming.warmup import Warmup, decided_in
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming.query import StreamingQuery
+    from pyspark.sql.streaming.state import GroupState
+
+FOLDED_SCHEMA: Final = "symbol string, payload string"
+ASKED_SCHEMA: Final = "symbol string, payload string, signal string"
+STATE_SCHEMA: Final = "state binary"
+
+_ARROW: Final = pa.schema(
+    [("symbol", pa.string()), ("payload", pa.string()), ("signal", pa.string())]
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Fold:
+    """Folds a symbol's rows of a batch into its state (for ``applyInPandasWithState``).
+
+    Yields a row for each closed bar, its payload as JSON; and one with the counters that moved.
+
+    Args:
+        warmup: Where new symbols begin.
+        assumed_spread_bps: Spread of a bar without quotes.
+    """
+
+    def __init__(self, warmup: Warmup, *, assumed_spread_bps: float) -> None:
+        self._loader = warmup.loader()
+        self._assumed = assumed_spread_bps
+
+    def __call__(
+        self, key: tuple[str], frames: Iterable[pd.DataFrame], state: GroupState
+    ) -> Iterator[pd.DataFrame]:
+        """Fold one symbol."""
+        import pandas as pd
+
+        (symbol,) = key
+        blobs = [
+            (int(first), bytes(parts))
+            for frame in frames
+            for first, parts in zip(frame["first_ns"], frame["parts"], strict=True)
+        ]
+        payloads, data = self.fold(symbol, blobs, state.get[0] if state.exists else None)
+        state.update((data,))
+        if payloads:
+            yield pd.DataFrame(
+                {"symbol": [symbol] * len(payloads), "payload": payloads}, dtype=object
+            )
+
+    def fold(
+        self, symbol: str, blobs: Sequence[tuple[int, bytes]], data: bytes | None
+    ) -> tuple[list[str], bytes]:
+        """The same without Spark: payloads and the new state."""
+        if data is None:
+            state = SymbolState(assumed_spread_bps=self._assumed)
+        else:
+            state = SymbolState.from_bytes(bytes(data), assumed_spread_bps=self._assumed)
+        before = dict(state.counters)
+        closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
+        payloads = [payload_of(symbol, bar) for bar in closed]
+        moved = {k: v - before[k] for k, v in state.counters.items() if v != before[k]}
+        if moved:
+            payloads.append({"symbol": symbol, "counters": moved})
+        return [orjson.dumps(p).decode() for p in payloads], state.to_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Adds the policy's signal to each closed bar of a partition (for ``mapInArrow``).
+
+    Args:
+        url: Address of ``POST /v1/signals/batch``.
+        deadline_s: Longest wait for an answer.
+    """
+
+    url: str | None
+    deadline_s: float
+
+    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Ask once for the whole partition."""
+        rows = [row for batch in batches for row in batch.to_pylist()]
+        if not rows:
+            return
+        payloads = [orjson.loads(row["payload"]) for row in rows]
+        bars = [i for i, payload in enumerate(payloads) if "bar" in payload]
+        signals: list[str | None] = [None] * len(rows)
+        if bars:
+            answers = _client(self.url, self.deadline_s).decide([payloads[i] for i in bars])
+            for i, answer in zip(bars, answers, strict=True):
+                signals[i] = orjson.dumps(answer).decode()
+        yield pa.record_batch(
+            [
+                pa.array([row["symbol"] for row in rows], pa.string()),
+                pa.array([row["payload"] for row in rows], pa.string()),
+                pa.array(signals, pa.string()),
+            ],
+            schema=_ARROW,
+        )
+
+
+@functools.cache
+def _client(url: str | None, deadline_s: float) -> PolicyClient:
+    """One per worker process, so that connection and failures outlive a batch."""
+    return PolicyClient(url, deadline_s=deadline_s)
+
+
+class _Batches:
+    """What Spark calls for each batch."""
+
+    def __init__(self, outbox: Outbox, ask: Ask) -> None:
+        self._outbox = outbox
+        self._ask = ask
+
+    def process(self, frame: DataFrame, batch_id: int) -> None:
+        query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+        if query_id is None:
+            raise LakeError("process() works inside foreachBatch only")
+
+        def run(ask: bool) -> list[dict[str, Any]]:
+            if ask:
+                rows: list[dict[str, Any]] = (
+                    frame.mapInArrow(self._ask, ASKED_SCHEMA).toArrow().to_pylist()
+                )
+                return rows
+            return [{**row, "signal": None} for row in frame.toArrow().to_pylist()]
+
+        self._outbox.take(run, query_id=query_id, batch_id=batch_id)
+
+
+def open_outbox(config: StreamingConfig) -> Outbox:
+    """Take the query over in the lake; what :func:`start` writes to.
+
+    Raises:
+        LakeError: The lake cannot be read or written.
+    """
+    outbox = Outbox(
+        LakeWriter(config.lake_uri, config.storage_options),
+        KinesisWriter(config.kinesis, config.kinesis.market_signals),
+    )
+    outbox.open()
+    return outbox
+
+
+def start(
+    spark: SparkSession, config: StreamingConfig, outbox: Outbox | None = None
+) -> StreamingQuery:
+    """Start the query in a session; its jobs are in the fair pool of signals.
+
+    Args:
+        spark: The session.
+        config: Streams, lake, checkpoint, trigger, policy and history.
+        outbox: Where its batches go; its counters are the query's.
+
+    Raises:
+        LakeError: The lake cannot be read or written.
+    """
+    outbox = outbox or open_outbox(config)
+    lake = LakeQuery(config.lake_uri, config.storage_options)
+    warmup = Warmup(
+        lake_uri=config.lake_uri,
+        storage_options=dict(config.storage_options),
+        history=config.history,
+        symbols=config.symbols,
+        bars=config.history_bars,
+        decided=decided_in(lake),
+    )
+    options = source_options(
+        config.kinesis,
+        config.kinesis.market_data,
+        startingPosition=config.starting_position,
+        maxBytesPerBatch=config.signals_max_bytes,
+    )
+    fold = Fold(warmup, assumed_spread_bps=config.assumed_spread_bps)
+    ask = Ask(config.policy_url, config.policy_deadline_s)
+    spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
+    return (
+        spark.readStream.format(SOURCE_FORMAT)
+        .options(**options)
+        .load()
+        .select("data")
+        .mapInArrow(reduce, REDUCED_SCHEMA)
+        .groupBy("symbol")
+        .applyInPandasWithState(fold, FOLDED_SCHEMA, STATE_SCHEMA, "append", "NoTimeout")
+        .writeStream.queryName(SIGNALS)
+        .option("checkpointLocation", checkpoint(config.checkpoint_uri, SIGNALS))
+        .foreachBatch(_Batches(outbox, ask).process)
+        .trigger(processingTime=f"{config.signals_trigger_s * 1000:.0f} milliseconds")
+        .start()
+    )
+
+
+def payload_of(symbol: str, closed: Decidable) -> dict[str, Any]:
+    """A closed bar with its features as JSON types: what is asked about, stored and published."""
+    return {
+        "symbol": symbol,
+        "event_time": closed.bar.event_time,
+        "bar": closed.bar.data(),
+        "values": closed.row.values,
+        "warm": closed.row.warm,
+        "spread_assumed": closed.row.spread_assumed,
+        "gap": closed.gap,
+        "reason": closed.reason,
+        "market_ns": closed.market_ns,
+    }
