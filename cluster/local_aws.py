@@ -19,6 +19,7 @@ from cluster import processes
 from pipelines.errors import PartFailed
 from pipelines.ports import KinesisConfig
 
+GUARD = Path(__file__).parent / "kinesalite" / "guard.cjs"
 KINESALITE = Path(__file__).parent / "kinesalite" / "node_modules" / "kinesalite" / "cli.js"
 EMBEDDED_KEY = "embedded"
 
@@ -51,7 +52,16 @@ def start_kinesis(
     node = node or shutil.which("node")
     if node is None or not KINESALITE.exists():
         raise PartFailed("kinesis: Node or kinesalite is not installed; run `make setup`")
-    command = [node, str(KINESALITE), "--port", str(port), "--shardLimit", "100"]
+    command = [
+        node,
+        "--require",
+        str(GUARD),
+        str(KINESALITE),
+        "--port",
+        str(port),
+        "--shardLimit",
+        "100",
+    ]
     command += ["--createStreamMs", "50", "--deleteStreamMs", "50", "--updateStreamMs", "50"]
     if path is not None:
         path.mkdir(parents=True, exist_ok=True)

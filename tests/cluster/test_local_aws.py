@@ -1,7 +1,13 @@
 """The embedded Kinesis keeps what it was given."""
 
-import boto3
+import socket
+import struct
+from urllib.parse import urlsplit
 
+import boto3
+import psutil
+
+from cluster import local_aws
 from pipelines.ports import KinesisConfig
 
 
@@ -14,3 +20,24 @@ def test_put_then_get_returns_the_record(kinesis: KinesisConfig) -> None:
     records = client.get_records(ShardIterator=iterator)["Records"]
     assert [r["Data"] for r in records] == [b"x"]
     client.close()
+
+
+def test_kinesis_outlives_a_client_that_is_killed_in_the_middle_of_a_request(
+    kinesis: KinesisConfig,
+) -> None:
+    port = urlsplit(kinesis.endpoint_url or "").port
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    local_aws.ensure_streams(kinesis, shards=2)
+
+
+def test_kinesis_listens_on_loopback_only(kinesis: KinesisConfig) -> None:
+    port = urlsplit(kinesis.endpoint_url or "").port
+    addresses = {
+        connection.laddr.ip
+        for connection in psutil.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert addresses == {"127.0.0.1"}
