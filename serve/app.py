@@ -131,7 +131,10 @@ def _signals(config: ServeConfig) -> ASGIApp:
 
     def open_parts() -> signals.SignalParts:
         mirror = Mirror(
-            RayFeed(config.feed), channels=("features", "signals"), symbols=config.feed.symbols
+            RayFeed(config.feed),
+            # The state of the platform comes each second, and the market time with it.
+            channels=("features", "signals", "system"),
+            symbols=config.feed.symbols,
         )
         loader = RegistryLoader(config.registry_uri, config.registry_options)
         policy = Policy(loader, fingerprint=FEATURE_SPEC.fingerprint, poll_s=config.models_poll_s)

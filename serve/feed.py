@@ -58,6 +58,7 @@ class Feed:
         open_reader: Opens a reader of a stream's name; tests bring their own.
         ask_stats: Asks a named part for its statistics; ``None`` when it does not answer.
         history: The last closed bars of a symbol, ``(symbol, limit)``, oldest first.
+        on_system: Told the state of the platform each second.
         wall: The wall clock.
     """
 
@@ -68,12 +69,14 @@ class Feed:
         open_reader: Callable[[str], Reader],
         ask_stats: AskStats,
         history: History | None = None,
+        on_system: Callable[[Mapping[str, Any]], None] | None = None,
         wall: Callable[[], int] = wall_ns,
     ) -> None:
         self._config = config
         self._open_reader = open_reader
         self._ask_stats = ask_stats
         self._history = history
+        self._on_system = on_system
         self._wall = wall
         self._memory = FeedMemory(
             first_seq=wall() // 1000,
@@ -338,6 +341,8 @@ class Feed:
             memory.set_system(system, event_time=time_text)
             memory.flush(wall=wall)
         self._wake_here()
+        if self._on_system is not None:
+            self._on_system(system)
 
     def _open(self, wall: int) -> bool | None:
         known = self._memory.market.is_open(wall)

@@ -6,9 +6,10 @@ An ASGI layer around each application; WebSockets are counted by their openings.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from ray.util.metrics import Counter, Histogram
+from ray.util.metrics import Counter, Gauge, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BOUNDARIES_S = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0, 5.0]
@@ -65,3 +66,30 @@ class Measured:
         if not path.startswith(self._prefix):
             path = self._prefix + path
         return {**scope, "path": path, "root_path": ""}
+
+
+class FeedGauges:
+    """What the feed says each second: its lag, and the ledger."""
+
+    def __init__(self) -> None:
+        self._lag = Gauge(
+            "raytape_feed_lag_ms",
+            description="From the producer's receipt to the feed, milliseconds.",
+            tag_keys=("quantile",),
+        )
+        self._ledger = Gauge(
+            "raytape_ledger_messages",
+            description="Messages by where they are.",
+            tag_keys=("place",),
+        )
+
+    def set(self, system: Mapping[str, Any]) -> None:
+        """Take the state of the platform; what is not known is not set."""
+        for quantile in ("p50", "p99"):
+            lag = system["latency_ms"][f"feed_{quantile}"]
+            if lag is not None:
+                self._lag.set(lag, {"quantile": quantile})
+        for place in ("received", "stored", "duplicates", "quarantined", "in_flight", "lost"):
+            count = system["ledger"][place]
+            if count is not None:
+                self._ledger.set(count, {"place": place})

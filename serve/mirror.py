@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
@@ -134,6 +135,13 @@ class Mirror:
         """Follow from now on (on the running event loop)."""
         if self._task is None:
             self._task = asyncio.create_task(self._follow())
+
+    async def wait_synced(self, timeout_s: float) -> bool:
+        """Wait for the first answer of the feed; whether it came in time."""
+        deadline = time.monotonic() + timeout_s
+        while not self.synced and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self.synced
 
     async def stop(self) -> None:
         """Follow no longer."""

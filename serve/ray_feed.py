@@ -16,6 +16,7 @@ from pipelines.lake.query import LakeQuery
 from serve.bars import bar_of_lake
 from serve.config import FeedConfig
 from serve.feed import Feed, Reader
+from serve.metrics import FeedGauges
 from serve.mirror import FeedLost
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class FeedActor:
             open_reader=_opener(config),
             ask_stats=self._ask_stats,
             history=_history(config),
+            on_system=FeedGauges().set,
         )
 
     async def start(self) -> str:

@@ -19,6 +19,7 @@ from serve.policy import Policy
 from serve.schemas import BatchAnswer, BatchRequest, Signal, SignalPage, SignalRequest
 
 PREFIX = "/v1/signals"
+FIRST_SYNC_S = 5.0
 MAX_BODY = 16 * 1024 * 1024
 JSON = "application/json"
 
@@ -67,6 +68,8 @@ def build(open_parts: Callable[[], SignalParts] | None = None) -> FastAPI:
         parts = open_parts()
         parts.policy.start()
         parts.mirror.start()
+        # The published signals say where the accounts stand: know them before the first question.
+        await parts.mirror.wait_synced(FIRST_SYNC_S)
         held.append(parts)
         yield
         held.clear()

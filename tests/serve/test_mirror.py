@@ -50,6 +50,7 @@ def test_mirror_asks_on_from_what_it_has(bench) -> None:
     async def main() -> None:
         mirror = Mirror(feed)
         mirror.start()
+        assert await mirror.wait_synced(DEADLINE_S)
         await until(lambda: len(feed.asked) == 2)
         await mirror.stop()
         assert mirror.synced
