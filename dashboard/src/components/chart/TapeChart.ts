@@ -15,7 +15,9 @@ import type { Marker } from "@/lib/market/markers";
 import { layoutOf, seriesColors } from "./options";
 import type { Palette } from "./palette";
 
+/** Width of a bar when a history is shown first, and the fewest that the view has room for. */
 const BAR_PX = 8;
+const MIN_SHOWN = 60;
 
 /**
  * The price chart, outside React: candles, volume and markers of one symbol and window.
@@ -63,7 +65,8 @@ export class TapeChart {
     this.volume.setData(candles.map((candle) => this.volumeOf(candle)));
     if (!fit) return;
     this.chart.priceScale("right").applyOptions({ autoScale: true });
-    const shown = Math.max(30, Math.floor(this.container.clientWidth / BAR_PX));
+    const room = Math.max(30, Math.floor(this.container.clientWidth / BAR_PX));
+    const shown = Math.min(room, Math.max(MIN_SHOWN, candles.length));
     this.chart.timeScale().setVisibleLogicalRange({
       from: candles.length - shown,
       to: candles.length + 5,
