@@ -24,8 +24,9 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -183,6 +184,8 @@ def train(
             onnx = export(cast("PolicyModule | QModule", algorithm.get_module(DEFAULT_MODULE_ID)))
         finally:
             algorithm.stop()  # type: ignore[no-untyped-call]
+            with suppress(OSError):  # RLlib makes a folder in the home directory, for nothing
+                Path(algorithm.logdir).rmdir()
     manifest = _manifest(config, learnt_from, validation, progress)
     metrics = report(onnx, manifest, validation, costs=config.env.costs, seed=config.seed)
     tell(1.0, progress)
@@ -229,7 +232,7 @@ def _learn(
     reserve_s = 0.05 * config.budget_s  # for exporting and evaluating
     while True:
         round_s = clock_s()
-        result = algorithm.train()  # type: ignore[no-untyped-call]
+        result = _iteration(algorithm)
         now_s = clock_s()
         longest_s = max(longest_s, now_s - round_s)
         iterations = int(progress["iterations"]) + 1
@@ -243,6 +246,21 @@ def _learn(
         ends_s = progress["elapsed_s"] + longest_s + reserve_s
         if ends_s > config.budget_s or progress["steps"] >= config.max_steps:
             return progress
+
+
+def _iteration(algorithm: Algorithm) -> Mapping[str, Any]:
+    """One batch, sampled and learnt from.
+
+    Raises:
+        TrainingFailed: The environment met a number that is not finite.
+    """
+    try:
+        found: Mapping[str, Any] = algorithm.train()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:  # RLlib's wrapping of whatever the environment raised
+        if isinstance(error.__cause__, FloatingPointError):
+            raise TrainingFailed(f"the environment stopped: {error.__cause__}") from error
+        raise
+    return found
 
 
 def _metrics(result: Mapping[str, Any], *, iterations: int) -> dict[str, float]:
@@ -278,7 +296,7 @@ def _algorithm(
     std: np.ndarray[Any, Any],
 ) -> Algorithm:
     reference = ray.put(market)
-    name = f"raytape-trading-{uuid.uuid4().hex[:8]}"
+    name = f"raytape-trading-{uuid.uuid4().hex[:8]}"  # two trainings may run in one cluster
     env = config.env
 
     def create(context: Any) -> TradingVectorEnv:

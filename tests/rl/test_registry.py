@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import urllib.request
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from pipelines.errors import FingerprintMismatch, ModelError
 from rl.registry import Manifest, ModelRef, Registry
@@ -98,3 +100,31 @@ def test_registry_verdict_is_kept_with_its_version(registry: Registry) -> None:
 def test_ref_of_a_bad_name_is_refused(text: str) -> None:
     with pytest.raises(ModelError):
         ModelRef.parse(text)
+
+
+def test_registry_on_s3_keeps_and_promotes_models() -> None:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        options = {
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+        }
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/models", method="PUT")).close()
+        registry = Registry("s3://models/raytape", storage_options=options)
+        assert registry.promoted() is None
+        first = registry.register(manifest(), b"one")
+        second = registry.register(manifest(), b"two")
+        assert second.version == 2
+        registry.promote(first)
+        registry.promote(second)
+        other = Registry("s3://models/raytape", storage_options=options)
+        assert other.promoted() == second
+        assert [m.ref for m in other.list()] == [first, second]
+        assert other.load(second)[1] == b"two"
+        assert "test" not in repr(other)
+    finally:
+        server.stop()

@@ -24,7 +24,7 @@ from rl.export import export, largest_difference
 from rl.modules import PolicyModule, QModule
 from rl.registry import Registry
 from rl.sweep import sweep
-from rl.train import TrainConfig, normalisation, train
+from rl.train import TrainConfig, TrainingFailed, normalisation, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # RLlib's own imports warn a good deal
 
@@ -95,6 +95,13 @@ def test_normalisation_of_a_constant_input_stays_tame(market: Market) -> None:
     assert (std > 0).all()
 
 
+def test_train_without_ray_says_so(market: Market) -> None:
+    if ray.is_initialized():
+        pytest.skip("another test of this process holds a Ray")
+    with pytest.raises(ConfigError, match="Ray"):
+        train(SMALL, market)
+
+
 def test_train_ppo_learns_and_its_model_is_promoted(
     local_ray: None, market: Market, tmp_path: Path
 ) -> None:
@@ -133,20 +140,13 @@ def test_train_dqn_gives_q_values(local_ray: None, market: Market) -> None:
 def test_train_on_prices_with_nan_fails_loudly(local_ray: None, market: Market) -> None:
     broken = market.close.copy()
     broken[100:110] = np.nan
-    with pytest.raises(FloatingPointError, match="reward"):
+    with pytest.raises(TrainingFailed, match="reward"):
         train(SMALL, replace(market, close=broken))
 
 
 def test_train_on_too_few_bars_is_refused_at_once(market: Market) -> None:
     with pytest.raises(NotEnoughData):
         train(replace(SMALL, env=EnvConfig(episode_bars=500)), market)
-
-
-def test_train_without_ray_says_so(market: Market) -> None:
-    if ray.is_initialized():
-        pytest.skip("another test of this process holds a Ray")
-    with pytest.raises(ConfigError, match="Ray"):
-        train(SMALL, market)
 
 
 def test_sweep_of_two_trials_gives_the_better_one(
