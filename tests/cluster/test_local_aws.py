@@ -28,7 +28,11 @@ def test_kinesis_outlives_a_client_that_is_killed_in_the_middle_of_a_request(
     port = urlsplit(kinesis.endpoint_url or "").port
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", port)) as client:
-            client.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            head = (
+                b"POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"
+            )
+            client.sendall(head)
+            assert client.recv(1000).startswith(b"HTTP/1.1 100")  # the request has begun
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     local_aws.ensure_streams(kinesis, shards=2)
 
