@@ -128,12 +128,7 @@ def read_files(
     folder = f"{uri.rstrip('/')}/{table.name}"
     parts = [table.schema.empty_table()]
     for path in paths:
-        source = _filesystem(folder, storage_options)
-        if source is None:
-            part = pq.ParquetFile(Path(_local(folder)) / path).read()
-        else:
-            with source.open_input_file(path) as handle:
-                part = pq.ParquetFile(handle).read()
+        part = _read(folder, path, storage_options)
         day = path.split("/", 1)[0].removeprefix(f"{PARTITION}=")
         column = pc.cast(pa.array([day] * part.num_rows, pa.string()), pa.date32())
         parts.append(part.append_column(PARTITION, column).select(table.schema.names))
@@ -176,26 +171,37 @@ def _local(uri: str) -> str:
     return uri.removeprefix("file://")
 
 
-def _filesystem(folder: str, options: Mapping[str, str] | None) -> Any:
-    """A pyarrow file system rooted at a folder of an object store; ``None`` for a local one."""
+def _store(folder: str, options: Mapping[str, str] | None) -> Any:
+    """The files below a folder of an object store; ``None`` for a local one.
+
+    deltalake's own handler, whose streams take bytes: through its Arrow file system newer versions
+    of Arrow hand it buffers, which it refuses.
+    """
     if not _is_remote(folder):
         return None
     from deltalake.fs import DeltaStorageHandler
-    from pyarrow.fs import PyFileSystem
 
-    return PyFileSystem(DeltaStorageHandler(folder, dict(options or {})))
+    return DeltaStorageHandler(folder, dict(options or {}))._handler
 
 
 def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | None) -> int:
-    remote = _filesystem(folder, options)
-    if remote is None:
+    store = _store(folder, options)
+    if store is None:
         target = Path(_local(folder)) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(part, target, compression="zstd", compression_level=1)
         return target.stat().st_size
     sink = pa.BufferOutputStream()
     pq.write_table(part, sink, compression="zstd", compression_level=1)
-    data = sink.getvalue()
-    with remote.open_output_stream(path) as stream:
-        stream.write(data)
-    return int(data.size)
+    data = sink.getvalue().to_pybytes()
+    stream = store.open_output_stream(path, None)
+    stream.write(data)
+    stream.close()
+    return len(data)
+
+
+def _read(folder: str, path: str, options: Mapping[str, str] | None) -> pa.Table:
+    store = _store(folder, options)
+    if store is None:
+        return pq.ParquetFile(Path(_local(folder)) / path).read()
+    return pq.ParquetFile(pa.PythonFile(store.open_input_file(path))).read()
