@@ -34,6 +34,14 @@ PAUSE_S: Final = 5.0
 MAX_ROWS: Final = 5_000
 """Most bars in one request; only catching up brings more."""
 
+_FIELDS: Final = frozenset(
+    (
+        "symbol", "action", "action_id", "confidence", "probabilities", "value", "q_values",
+        "position_fraction", "cash_fraction", "model", "event_time", "decided_at", "data_age_ms",
+        "reason",
+    )
+)  # fmt: skip
+
 _log = logging.getLogger(__name__)
 
 
@@ -86,7 +94,7 @@ class PolicyClient:
             return None
         try:
             signals = self._request(request_of(rows), rows)
-        except (OSError, http.client.HTTPException, ValueError, KeyError, ModelError) as error:
+        except (OSError, http.client.HTTPException, ValueError, ModelError) as error:
             self.close()
             self._failures += 1
             _log.warning("policy unavailable (%d in a row): %r", self._failures, error)
@@ -107,10 +115,7 @@ class PolicyClient:
                 raise
             # The server had closed the idle connection; the same bar asked twice is harmless.
             answer = self._exchange(orjson.dumps(body), deadline_s)
-        signals: list[Signal] = orjson.loads(answer)["signals"]
-        if [s["symbol"] for s in signals] != [row["symbol"] for row in rows]:
-            raise ModelError("the policy answered for other symbols than it was asked")
-        return signals
+        return _signals_of(answer, rows)
 
     def _exchange(self, body: bytes, deadline_s: float) -> bytes:
         connection = self._connect(deadline_s)
@@ -182,6 +187,19 @@ def request_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ],
         "reasons": [row["reason"] for row in rows],
     }
+
+
+def _signals_of(answer: bytes, rows: Sequence[Mapping[str, Any]]) -> list[Signal]:
+    doc = orjson.loads(answer)
+    signals = doc.get("signals") if isinstance(doc, dict) else None
+    if not isinstance(signals, list) or len(signals) != len(rows):
+        raise ModelError(f"the policy did not answer with {len(rows)} signals")
+    for signal, row in zip(signals, rows, strict=True):
+        if not isinstance(signal, dict) or not signal.keys() >= _FIELDS:
+            raise ModelError("a signal of the policy lacks fields")
+        if (signal["symbol"], signal["event_time"]) != (row["symbol"], row["event_time"]):
+            raise ModelError("the policy answered for another bar than it was asked")
+    return signals
 
 
 def _cut(sock: socket.socket) -> None:

@@ -1,0 +1,179 @@
+"""Asking the policy: in time, or HOLD."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import orjson
+import pytest
+
+from pipelines.streaming.ask import FAILURES, PAUSE_S, PolicyClient, request_of
+
+AT = "2011-01-03T14:30:00Z"
+
+
+def row(symbol: str = "SPY", **changes):
+    return {
+        "symbol": symbol, "event_time": AT, "bar": {"open": 1.0, "close": 2.0},
+        "values": [0.5] * 11, "reason": None, "market_ns": 1294065061_000000000,
+    } | changes  # fmt: skip
+
+
+def signal(symbol: str = "SPY", **changes):
+    return {
+        "symbol": symbol, "action": "BUY", "action_id": 1, "confidence": 0.5,
+        "probabilities": [0.2, 0.5, 0.3], "value": 0.1, "q_values": None,
+        "position_fraction": 0.0, "cash_fraction": 1.0, "model": None, "event_time": AT,
+        "decided_at": AT, "data_age_ms": 1.0, "reason": None,
+    } | changes  # fmt: skip
+
+
+class Policy:
+    """A policy over HTTP that does what a test tells it."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict] = []
+        self.connections = 0
+        self.wait_s = 0.0
+        self.drip_s = 0.0
+        self.status = 200
+        self.hang_up = False
+        self.released = threading.Event()
+        self.answer: Callable[[dict], object] = lambda q: {
+            "signals": [signal(s) for s in q["symbols"]]
+        }
+        policy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                policy.connections += 1
+                super().setup()
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                policy.requests.append(orjson.loads(body))
+                policy.released.wait(policy.wait_s)
+                answer = orjson.dumps(policy.answer(policy.requests[-1]))
+                try:
+                    self.send_response(policy.status)
+                    self.send_header("Content-Length", str(len(answer)))
+                    self.end_headers()
+                    for byte in answer:
+                        self.wfile.write(bytes([byte]))
+                        if policy.drip_s:
+                            policy.released.wait(policy.drip_s)
+                except OSError:
+                    self.close_connection = True
+                self.close_connection = self.close_connection or policy.hang_up
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/signals/batch"
+
+
+@pytest.fixture
+def policy() -> Iterator[Policy]:
+    made = Policy()
+    thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield made
+    made.released.set()
+    made.server.shutdown()
+    made.server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def client(policy: Policy) -> Iterator[PolicyClient]:
+    made = PolicyClient(policy.url, deadline_s=0.3)
+    yield made
+    made.close()
+
+
+def test_decide_asks_once_in_the_form_of_the_contract(policy, client):
+    rows = [row("SPY"), row("QQQ", values=[None] * 11, reason="warming_up")]
+    assert [s["action"] for s in client.decide(rows)] == ["BUY", "BUY"]
+    assert policy.requests == [request_of(rows)]
+    assert policy.requests[0] == {
+        "symbols": ["SPY", "QQQ"],
+        "features": [[0.5] * 11, [None] * 11],
+        "bars": [{"event_time": AT, "open": 1.0, "close": 2.0}] * 2,
+        "reasons": [None, "warming_up"],
+    }
+
+
+def test_decide_again_uses_the_same_connection(policy, client):
+    client.decide([row()])
+    client.decide([row()])
+    assert policy.connections == 1
+
+
+def test_decide_after_the_server_hung_up_asks_on_a_new_connection(policy, client):
+    policy.hang_up = True
+    assert [client.decide([row()])[0]["action"] for _ in range(3)] == ["BUY"] * 3
+
+
+@pytest.mark.parametrize("how", ["wait_s", "drip_s"])
+def test_decide_with_a_slow_policy_holds_at_the_deadline(policy, client, how):
+    setattr(policy, how, 0.2 if how == "drip_s" else 5.0)
+    started = time.monotonic()
+    (held,) = client.decide([row()])
+    assert time.monotonic() - started < 1.0
+    assert held == {
+        "symbol": "SPY", "action": "HOLD", "action_id": 0, "confidence": None,
+        "probabilities": None, "value": None, "q_values": None, "position_fraction": 0.0,
+        "cash_fraction": 1.0, "model": None, "event_time": AT,
+        "decided_at": held["decided_at"], "data_age_ms": 1000.0, "reason": "unavailable",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {},
+        [],
+        {"signals": []},
+        {"signals": [{}]},
+        {"signals": [signal("QQQ")]},
+        {"signals": [signal(event_time="2011-01-03T14:31:00Z")]},
+        {"signals": [{k: v for k, v in signal().items() if k != "value"}]},
+    ],
+)
+def test_decide_with_a_wrong_answer_holds(policy, client, answer):
+    policy.answer = lambda _: answer
+    assert client.decide([row()])[0]["reason"] == "unavailable"
+
+
+def test_decide_with_an_error_of_the_policy_holds(policy, client):
+    policy.status = 503
+    assert client.decide([row()])[0]["reason"] == "unavailable"
+
+
+def test_decide_after_failures_in_a_row_asks_nobody_for_a_while(policy):
+    now = [100.0]
+    client = PolicyClient(policy.url, deadline_s=1.0, monotonic=lambda: now[0])
+    policy.status = 500
+    for _ in range(FAILURES + 2):
+        client.decide([row()])
+    assert len(policy.requests) == FAILURES
+    policy.status = 200
+    now[0] += PAUSE_S
+    assert client.decide([row()])[0]["action"] == "BUY"
+    client.close()
+
+
+def test_decide_without_a_policy_holds():
+    assert PolicyClient(None).decide([row()])[0]["reason"] == "unavailable"
+
+
+def test_decide_with_nobody_there_holds():
+    client = PolicyClient("http://127.0.0.1:1/v1/signals/batch", deadline_s=0.2)
+    assert client.decide([row()])[0]["reason"] == "unavailable"

@@ -1,0 +1,226 @@
+"""The fold of one symbol: laws over any cut of the stream, and each rule by example."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.events import MINUTE_NS, SECOND_NS, parse_time_ns
+from pipelines.features.bar import ClosedBar
+from pipelines.features.builder import FeatureBuilder
+from pipelines.streaming.bars import Part, Start, SymbolState, op_of_trade
+
+T0 = parse_time_ns("2011-01-03T14:30:00Z")
+
+
+def cold(_before_ns: int) -> Start:
+    return Start()
+
+
+def bar(minute: int, close: float = 10.0, volume: float = 5.0):
+    return ["b", T0 + minute * MINUTE_NS, close, close, close, close, volume, 1, close]
+
+
+def trade(second: float, price: float = 10.0, size: float = 5.0, conditions=("@",)):
+    return op_of_trade(T0 + int(second * SECOND_NS), price, size, conditions)
+
+
+def quote(second: float, bid: float = 9.99, ask: float = 10.01):
+    return ["q", T0 + int(second * SECOND_NS), bid, ask]
+
+
+def gap(from_s: float | None, to_s: float):
+    from_ns = None if from_s is None else T0 + int(from_s * SECOND_NS)
+    return ["g", from_ns, T0 + int(to_s * SECOND_NS)]
+
+
+def parts(*ops_at: tuple[float, list], epoch: str = "run-1") -> list[Part]:
+    """One part per ``(second, ops)``; wall time runs like market time."""
+    return [
+        Part(epoch, i, int(s * SECOND_NS), T0 + int(s * SECOND_NS), ops)
+        for i, (s, ops) in enumerate(ops_at, start=1)
+    ]
+
+
+def fold(stream, state=None, start_of=cold):
+    return (state or SymbolState()).fold(stream, start_of=start_of)
+
+
+@st.composite
+def streams(draw):
+    """Records of about four minutes: trades, quotes, most vendor bars, gaps, heartbeats."""
+    ops = []
+    for minute in range(draw(st.integers(1, 4))):
+        for second in sorted(draw(st.lists(st.integers(0, 59), max_size=5))):
+            at = minute * 60 + second
+            price = draw(st.sampled_from([9.99, 10.0, 10.5]))
+            ops.append((at, draw(st.sampled_from([trade(at, price), quote(at), gap(at - 9, at)]))))
+        if draw(st.booleans()):
+            ops.append(((minute + 1) * 60 + 0.5, bar(minute)))
+    ops.sort(key=lambda x: x[0])
+    return parts(*((at, [op]) for at, op in ops), (400, []), (410, []))
+
+
+@settings(max_examples=80, deadline=None)
+@given(streams(), st.lists(st.integers(0, 30), max_size=4))
+def test_fold_cut_into_batches_anywhere_gives_the_same(stream, cuts):
+    whole = SymbolState()
+    expected = fold(stream, whole)
+    state, got = SymbolState(), []
+    edges = sorted({0, len(stream), *(c for c in cuts if c < len(stream))})
+    for begin, end in pairwise(edges):
+        got += fold(stream[begin:end], state)
+        state = SymbolState.from_bytes(state.to_bytes())
+    assert got == expected
+    assert state.to_bytes() == whole.to_bytes()
+
+
+@settings(max_examples=50, deadline=None)
+@given(streams(), st.data())
+def test_fold_with_records_repeated_gives_the_same(stream, data):
+    repeated = []
+    for i, part in enumerate(stream):
+        repeated.append(part)
+        repeated += stream[max(0, i - data.draw(st.integers(0, 3))) : i + 1]
+    assert fold(repeated) == fold(stream)
+
+
+@settings(max_examples=50, deadline=None)
+@given(streams())
+def test_fold_closes_each_minute_once_and_forward(stream):
+    starts = [closed.bar.start_ns for closed in fold(stream)]
+    assert starts == sorted(set(starts))
+
+
+def test_vendor_bar_closes_its_minute_with_the_spread_of_its_quotes():
+    (closed,) = fold(parts((1, [quote(0)]), (60.5, [bar(0)])))
+    assert closed.bar.source == "vendor"
+    assert closed.bar.spread_bps == pytest.approx(20.0)
+    assert not closed.row.spread_assumed
+    assert closed.reason == "warming_up"
+
+
+def test_bar_without_quotes_assumes_the_spread():
+    (closed,) = SymbolState(assumed_spread_bps=7.0).fold(parts((60, [bar(0)])), start_of=cold)
+    assert closed.row.values[-1] == 7.0
+    assert closed.row.spread_assumed
+
+
+def test_own_bar_stands_in_five_wall_seconds_after_the_minute():
+    stream = parts(
+        (1, [trade(1, 10.0, 3)]), (2, [trade(2, 12.0, 4)]), (3, [trade(3, 11.0, 5)]),
+        (4, [trade(4, 99.0, 6, ["@", "I"])]), (60, []), (64.9, []), (65, []), (66, [bar(0)]),
+    )  # fmt: skip
+    state = SymbolState()
+    assert fold(stream[:6], state) == []
+    (closed,) = fold(stream[6:], state)
+    own = closed.bar
+    assert own.source == "trades"
+    assert (own.open, own.high, own.low, own.close, own.volume) == (10.0, 12.0, 10.0, 11.0, 18.0)
+    assert own.trade_count == 4
+    assert state.counters["stand_ins"] == 1
+    assert state.counters["late_bars"] == 1
+
+
+def test_minute_of_odd_lots_alone_makes_no_bar():
+    assert fold(parts((1, [trade(1, conditions=["I"])]), (60, []), (70, []))) == []
+
+
+def test_vendor_bar_of_the_next_minute_closes_the_missing_one_first():
+    closed = fold(parts((1, [trade(1)]), (121, [bar(1)])))
+    assert [c.bar.source for c in closed] == ["trades", "vendor"]
+
+
+def test_vendor_bar_that_differs_from_the_trades_is_counted():
+    state = SymbolState()
+    fold(parts((1, [trade(1, 10.0, 5)]), (61, [bar(0), trade(61, 11.0), bar(1)])), state)
+    assert state.counters["mismatches"] == 1
+
+
+def test_bar_at_or_before_the_last_is_late_and_ignored():
+    state = SymbolState()
+    assert len(fold(parts((121, [bar(1), bar(1), bar(0)])), state)) == 1
+    assert state.counters["late_bars"] == 2
+
+
+def test_gap_flags_three_bars_and_no_more():
+    stream = parts(
+        *((60 * m + 60, [bar(m)]) for m in range(5)), (310, [gap(300, 310)]),
+        *((60 * m + 60, [bar(m)]) for m in range(5, 10)),
+    )  # fmt: skip
+    flags = [c.gap for c in fold(stream)]
+    assert flags == [False] * 5 + [True] * 3 + [False] * 2
+    assert [c.reason for c in fold(stream)][5] == "gap"
+
+
+def test_gap_without_beginning_at_the_start_of_a_minute_flags_nothing():
+    assert [c.gap for c in fold(parts((0, [gap(None, 0)]), (60, [bar(0)])))] == [False]
+    assert [c.gap for c in fold(parts((30, [gap(None, 30)]), (60, [bar(0)])))] == [True]
+
+
+def history(n: int) -> Start:
+    builder = FeatureBuilder()
+    for m in range(-n, 0):
+        builder.push(ClosedBar(T0 + m * MINUTE_NS, 10, 10, 10, 10 + (m % 7) / 100, 5))
+    return Start(builder.state(), tuple(T0 + m * MINUTE_NS for m in (-3, -2, -1)))
+
+
+def test_first_bar_after_history_is_warm():
+    asked = []
+
+    def start_of(before_ns: int) -> Start:
+        asked.append(before_ns)
+        return history(512)
+
+    (closed,) = fold(parts((60.5, [bar(0)])), start_of=start_of)
+    assert closed.row.warm
+    assert closed.reason is None
+    assert asked == [T0]  # not what the record itself brings
+
+
+def test_market_that_starts_anew_with_a_new_producer_begins_anew():
+    state = SymbolState()
+    day = [Part("a", 1, 10**18, T0 + 10**13, [["b", T0 + 10**13, *bar(0)[2:]]])]
+    assert len(fold(day, state)) == 1
+    asked = []
+    again = [Part("b", 1, 10**18 + 1, T0 + 60 * SECOND_NS, [bar(0)])]
+    closed = fold(again, state, start_of=lambda ns: asked.append(ns) or Start())
+    assert len(closed) == 1
+    assert asked == [T0]
+    assert closed[0].row.values[0] is None
+
+
+def test_new_producer_in_the_same_market_goes_on():
+    state = SymbolState()
+    first = fold(parts((60, [bar(0)])), state)
+    then = fold(parts((120, [bar(1)]), epoch="run-2"), state)
+    assert len(first) == len(then) == 1
+    assert then[0].row.values[0] is not None
+
+
+def test_bars_decided_before_are_not_decided_again_but_fill_the_window():
+    start = Start(decided_ns=T0 + MINUTE_NS, known_ns=200 * SECOND_NS)
+    stream = parts((60, [bar(0)]), (120, [bar(1)]), (180, [bar(2)]))
+    closed = fold(stream, start_of=lambda _: start)
+    assert [c.bar.start_ns for c in closed] == [T0 + 2 * MINUTE_NS]
+    assert closed[0].row.values[0] is not None
+
+
+def test_state_after_much_noise_stays_bounded():
+    stream = [
+        Part(f"run-{i}", 1, i, T0 + i * MINUTE_NS, [trade(60 * i), gap(i, i + 1), quote(60 * i)])
+        for i in range(2000)
+    ]
+    state = SymbolState()
+    for part in stream:
+        fold([part], state)
+    assert len(state.to_bytes()) < 100_000
+
+
+def test_state_of_another_version_is_refused():
+    data = SymbolState().to_bytes().replace(b'"v":1', b'"v":9')
+    with pytest.raises(ValueError, match="version 9"):
+        SymbolState.from_bytes(data)

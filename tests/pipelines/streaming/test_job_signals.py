@@ -1,0 +1,240 @@
+"""The query ``signals`` on Spark and the embedded Kinesis, from records to items and lake."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.codec import decode_items, encode_record
+from pipelines.events import MINUTE_NS, Record, bucket_of, format_time_ns, parse_time_ns
+from pipelines.features.builder import batch
+from pipelines.features.spec import FEATURE_SPEC
+from pipelines.lake.query import LakeQuery
+from pipelines.ports import KinesisConfig
+from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.job import StreamingJob
+from pipelines.streaming.session import SparkConfig
+
+SYMBOLS = ("SPY", "QQQ")
+T0 = parse_time_ns("2011-01-03T14:30:00Z")
+N_HISTORY, N_LIVE = 70, 12
+
+
+class History:
+    """Real closes of SPY; what the stream will bring follows on them."""
+
+    def __init__(self, closes: list[float], volumes: list[float]) -> None:
+        self.closes, self.volumes = closes, volumes
+
+    def bar(self, minute: int) -> dict[str, Any]:
+        i = minute + N_HISTORY
+        c = self.closes[i]
+        return {
+            "o": c, "h": c, "l": c, "c": c, "v": self.volumes[i], "n": 3, "vw": c,
+            "t": format_time_ns(T0 + minute * MINUTE_NS),
+        }  # fmt: skip
+
+    def bars(self, symbol: str, *, before_ns: int, limit: int) -> list[dict[str, Any]]:
+        last = min(0, (before_ns - T0) // MINUTE_NS)
+        return [self.bar(m) for m in range(-N_HISTORY, last)][-limit:]
+
+
+class Policy(BaseHTTPRequestHandler):
+    """Answers with how often it was asked, so that a second opinion would show."""
+
+    protocol_version = "HTTP/1.1"
+    asked = 0
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        Policy.asked += 1
+        question = orjson.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        signals = [
+            {
+                "symbol": symbol, "action": "BUY", "action_id": 1, "confidence": 0.5,
+                "probabilities": [0.2, 0.5, 0.3], "value": float(Policy.asked), "q_values": None,
+                "position_fraction": 0.0, "cash_fraction": 1.0,
+                "model": {"id": "m", "version": 1, "fingerprint": FEATURE_SPEC.fingerprint},
+                "event_time": bar["event_time"], "decided_at": "2026-01-01T00:00:00Z",
+                "data_age_ms": 1.0, "reason": reason,
+            }
+            for symbol, bar, reason in zip(
+                question["symbols"], question["bars"], question["reasons"], strict=True
+            )
+        ]  # fmt: skip
+        body = orjson.dumps({"signals": signals})
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def policy_url() -> Iterator[str]:
+    Policy.asked = 0
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Policy)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1/signals/batch"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def history(shared_data: Path) -> History:
+    table = pq.read_table(shared_data / "bars_1min_spy_2011_01.parquet")
+    rows = table.slice(300, N_HISTORY + N_LIVE)
+    return History(rows["close"].to_pylist(), [float(v) for v in rows["volume"].to_pylist()])
+
+
+@pytest.fixture
+def config(
+    kinesis: KinesisConfig, tmp_path: Path, policy_url: str, history: History
+) -> StreamingConfig:
+    return StreamingConfig(
+        spark=SparkConfig(
+            master="local[2]", app_name="signals-test", driver_memory="512m", ui_port=None
+        ),
+        kinesis=kinesis,
+        lake_uri=str(tmp_path / "lake"),
+        checkpoint_uri=str(tmp_path / "checkpoints"),
+        symbols=SYMBOLS,
+        signals_trigger_s=0.1,
+        policy_url=policy_url,
+        policy_deadline_s=10.0,
+        history=history,
+        archive=False,
+    )
+
+
+@pytest.fixture
+def run(config: StreamingConfig) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Starts a job, lets it do something, stops it; its counters."""
+    jobs: list[StreamingJob] = []
+
+    def go(until: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        job = StreamingJob(config)
+        jobs.append(job)
+        job.start()
+        deadline = time.monotonic() + 60
+        while not until(stats := job.stats()["signals"]):
+            job.check()
+            assert time.monotonic() < deadline, stats
+            time.sleep(0.05)
+        assert job.drain(60)
+        stats = job.stats()["signals"]
+        job.stop()
+        return stats
+
+    yield go
+    for job in jobs:
+        job.stop()
+
+
+def put(kinesis: KinesisConfig, history: History, minutes: range) -> None:
+    """A record for each minute and symbol, as a producer would send it right after the minute."""
+    client = boto3.client("kinesis", **kinesis.client_kwargs())
+    for minute in minutes:
+        end_ns = T0 + (minute + 1) * MINUTE_NS
+        for symbol in SYMBOLS:
+            quote = {
+                "T": "q", "S": symbol, "bp": 99.99, "bs": 1, "ap": 100.01, "as": 1,
+                "t": format_time_ns(end_ns - MINUTE_NS), "r": 1,
+            }  # fmt: skip
+            bar = {"T": "b", "S": symbol, **history.bar(minute), "r": 1}
+            bucket = bucket_of(symbol)
+            record = Record("run-1", bucket, minute + 1, end_ns, end_ns + 1, [quote, bar])
+            client.put_record(
+                StreamName=kinesis.market_data,
+                Data=encode_record(record),
+                PartitionKey=str(bucket),
+            )
+
+
+def published(kinesis: KinesisConfig) -> list[dict[str, Any]]:
+    client = boto3.client("kinesis", **kinesis.client_kwargs())
+    items: list[dict[str, Any]] = []
+    for shard in client.list_shards(StreamName=kinesis.market_signals)["Shards"]:
+        iterator = client.get_shard_iterator(
+            StreamName=kinesis.market_signals,
+            ShardId=shard["ShardId"],
+            ShardIteratorType="TRIM_HORIZON",
+        )["ShardIterator"]
+        for record in client.get_records(ShardIterator=iterator, Limit=1000)["Records"]:
+            items += decode_items(record["Data"])
+    return items
+
+
+def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_features(
+    config, kinesis, history, run
+):
+    half = N_LIVE // 2
+    put(kinesis, history, range(half))
+    run(lambda stats: stats["bars"] == half * len(SYMBOLS))
+    # The driver dies after its last batch's commit to the lake, before Spark's own: it is replayed.
+    commits = Path(config.checkpoint_uri) / "signals" / "commits"
+    last = max(int(path.name) for path in commits.iterdir() if path.name.isdigit())
+    for path in (commits / str(last), commits / f".{last}.crc"):
+        path.unlink(missing_ok=True)
+    asked = Policy.asked
+    put(kinesis, history, range(half, N_LIVE))
+    run(lambda stats: stats["last_event_time"] == history.bar(N_LIVE - 1)["t"])
+
+    lake = LakeQuery(config.lake_uri)
+    expected = batch(
+        close=history.closes, volume=history.volumes, spread_bps=2.0
+    )[N_HISTORY:]  # fmt: skip
+    for symbol in SYMBOLS:
+        rows = lake.sql(
+            "SELECT * FROM features WHERE symbol = $s ORDER BY event_time", {"s": symbol}
+        ).to_pylist()
+        assert [r["event_time_ns"] for r in rows] == [T0 + m * MINUTE_NS for m in range(N_LIVE)]
+        assert all(r["warm"] and not r["gap"] and not r["spread_assumed"] for r in rows)
+        got = np.array([[r[name] for name in FEATURE_SPEC.names] for r in rows])
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    in_lake = {
+        (r["symbol"], format_time_ns(r["event_time_ns"])): orjson.loads(r["payload"])
+        for r in lake.sql("SELECT * FROM signals").to_pylist()
+    }
+    assert len(in_lake) == N_LIVE * len(SYMBOLS)
+    assert lake.sql("SELECT count(*) AS n FROM signals").to_pylist() == [{"n": len(in_lake)}]
+    items = published(kinesis)
+    by_id: dict[str, dict[str, Any]] = {}
+    for item in items:
+        assert by_id.setdefault(item["id"], item) == item  # a repeat says the same
+    on_stream = {
+        (i["symbol"], i["event_time"]): i["data"] for i in by_id.values() if i["kind"] == "signal"
+    }
+    assert on_stream == in_lake
+    assert len(by_id) == 3 * len(in_lake)
+    for symbol in SYMBOLS:
+        times = [i["event_time"] for i in by_id.values() if i["symbol"] == symbol]
+        assert times == sorted(times)
+    assert Policy.asked > asked
+
+
+def test_signals_from_a_new_checkpoint_decide_nothing_twice(config, kinesis, history, run):
+    put(kinesis, history, range(4))
+    run(lambda stats: stats["bars"] == 4 * len(SYMBOLS))
+    shutil.rmtree(config.checkpoint_uri)
+    put(kinesis, history, range(4, 6))
+    # Records are stamped with the market's past; the lake knows its decisions since.
+    run(lambda stats: stats["batches"] >= 1)
+    lake = LakeQuery(config.lake_uri)
+    counted = lake.sql("SELECT count(*) AS n, count(DISTINCT event_time) AS m FROM signals")
+    assert counted.to_pylist() == [{"n": 12, "m": 6}]

@@ -1,0 +1,196 @@
+"""The outbox rule: decide once, commit, publish what the lake holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from pipelines.errors import Fenced, StreamError
+from pipelines.events import MINUTE_NS, parse_time_ns
+from pipelines.features.bar import ClosedBar
+from pipelines.features.builder import FeatureBuilder
+from pipelines.features.spec import FEATURE_SPEC
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.bars import Decidable
+from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.signals import payload_of
+from pipelines.streaming.warmup import decided_in
+
+T0 = parse_time_ns("2011-01-03T14:30:00Z")
+QUERY = "5c6f"
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.items: list[dict[str, Any]] = []
+        self.broken = False
+
+    def put_items(self, items) -> None:
+        if self.broken:
+            raise StreamError("down")
+        self.items += orjson.loads(orjson.dumps(items))
+
+
+class Policy:
+    """A batch of the query: bars of two minutes, and an opinion that changes with each asking."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def run(self, ask: bool) -> list[dict[str, Any]]:
+        self.asked += ask
+        rows = []
+        for symbol in ("SPY", "QQQ"):
+            builder = FeatureBuilder()
+            for minute in range(2):
+                bar = ClosedBar(T0 + minute * MINUTE_NS, 1, 2, 1, 2 - minute, 10, 3, 1.5, 0.7)
+                closed = Decidable(bar, builder.update(bar), minute == 1, T0 + 2 * MINUTE_NS)
+                payload = payload_of(symbol, closed)
+                signal = {
+                    "symbol": symbol, "action": "BUY", "action_id": 1, "confidence": 0.5,
+                    "probabilities": [0.2, 0.5, 0.3], "value": float(self.asked),
+                    "q_values": None, "position_fraction": 0.0, "cash_fraction": 1.0,
+                    "model": {"id": "ppo-1", "version": 3, "fingerprint": "f"},
+                    "event_time": payload["event_time"],
+                    "decided_at": "2026-01-01T00:00:00.5Z", "data_age_ms": 12.5, "reason": None,
+                }  # fmt: skip
+                rows.append(
+                    {
+                        "symbol": symbol,
+                        "payload": orjson.dumps(payload).decode(),
+                        "signal": orjson.dumps(signal).decode() if ask else None,
+                    }
+                )
+        counters = {"symbol": "SPY", "counters": {"late_bars": 2}}
+        rows.append({"symbol": "SPY", "payload": orjson.dumps(counters).decode(), "signal": None})
+        return rows
+
+
+@pytest.fixture
+def sink() -> Sink:
+    return Sink()
+
+
+@pytest.fixture
+def policy() -> Policy:
+    return Policy()
+
+
+@pytest.fixture
+def new_outbox(tmp_path: Path, sink: Sink):
+    made = []
+
+    def make() -> Outbox:
+        outbox = Outbox(LakeWriter(str(tmp_path)), sink, clock=lambda: T0 + 1_000)
+        outbox.open()
+        made.append(outbox)
+        return outbox
+
+    yield make
+    for outbox in made:
+        outbox.close()
+
+
+def lake(tmp_path: Path, sql: str) -> list[dict[str, Any]]:
+    return LakeQuery(str(tmp_path)).sql(sql).to_pylist()
+
+
+def test_take_commits_and_publishes_each_bar_with_features_and_signal(
+    new_outbox, policy, sink, tmp_path
+):
+    outbox = new_outbox()
+    outbox.take(policy.run, query_id=QUERY, batch_id=0)
+    spy = [item for item in sink.items if item["symbol"] == "SPY"]
+    assert [(i["kind"], i["event_time"][11:16]) for i in spy] == [
+        ("bar", "14:30"), ("features", "14:30"), ("signal", "14:30"),
+        ("bar", "14:31"), ("features", "14:31"), ("signal", "14:31"),
+    ]  # fmt: skip
+    bar, features, signal = spy[:3]
+    assert bar["id"] == "bar:SPY:2011-01-03T14:30:00Z:0"
+    assert bar["data"] == {
+        "open": 1.0, "high": 2.0, "low": 1.0, "close": 2.0, "volume": 10.0, "trade_count": 3,
+        "vwap": 1.5, "source": "vendor",
+    }  # fmt: skip
+    assert features["data"] == {
+        "values": {**dict.fromkeys(FEATURE_SPEC.names), "spread_bps": 0.7},
+        "fingerprint": FEATURE_SPEC.fingerprint, "warm": False, "spread_assumed": False,
+        "gap": False,
+    }  # fmt: skip
+    assert signal["id"] == "signal:SPY:2011-01-03T14:30:00Z:0:ppo-1:3"
+    assert signal["data"] == orjson.loads(policy.run(True)[0]["signal"]) | {"value": 1.0}
+    assert lake(tmp_path, "SELECT count(*) AS n, count(DISTINCT symbol) AS s FROM signals") == [
+        {"n": 4, "s": 2}
+    ]
+    stats = outbox.stats()
+    assert (stats["bars"], stats["signals"], stats["late_bars"]) == (4, 4, 2)
+    assert stats["last_event_time"] == "2011-01-03T14:31:00Z"
+
+
+def test_take_of_a_held_batch_publishes_the_same_and_asks_nobody(new_outbox, policy, sink):
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    first = list(sink.items)
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert policy.asked == 1
+    assert sink.items == first * 2
+
+
+def test_take_after_the_stream_failed_publishes_what_the_lake_holds(
+    new_outbox, policy, sink, tmp_path
+):
+    sink.broken = True
+    with pytest.raises(StreamError):
+        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    sink.broken = False
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert policy.asked == 1
+    assert len(sink.items) == 12
+    assert lake(tmp_path, "SELECT count(*) AS n FROM features") == [{"n": 4}]
+
+
+@pytest.mark.parametrize("missing", ["features", "signals"])
+def test_take_after_a_crash_between_the_tables_completes_them(
+    new_outbox, policy, sink, tmp_path, missing, monkeypatch
+):
+    whole = LakeWriter.commit
+
+    def only_one(self, name, *args, **kwargs):
+        if name == missing:
+            raise OSError("killed")
+        return whole(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(LakeWriter, "commit", only_one)
+    with pytest.raises(OSError, match="killed"):
+        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    monkeypatch.setattr(LakeWriter, "commit", whole)
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert policy.asked == (1 if missing == "features" else 2)
+    for table in ("features", "signals"):
+        assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
+    published = [i["data"]["value"] for i in sink.items if i["kind"] == "signal"]
+    assert published == [policy.asked] * 4
+
+
+def test_take_by_a_replaced_driver_is_fenced(new_outbox, policy, sink):
+    old = new_outbox()
+    new_outbox()
+    with pytest.raises(Fenced):
+        old.take(policy.run, query_id=QUERY, batch_id=0)
+    assert sink.items == []
+
+
+def test_take_of_a_batch_without_bars_writes_nothing(new_outbox, sink, tmp_path):
+    new_outbox().take(lambda _: [], query_id=QUERY, batch_id=0)
+    assert sink.items == []
+    assert LakeWriter(str(tmp_path)).last_batch("signals", QUERY) is None
+
+
+def test_decided_in_names_the_last_bar_of_each_symbol(new_outbox, policy, tmp_path):
+    assert decided_in(LakeQuery(str(tmp_path))) == {}
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert decided_in(LakeQuery(str(tmp_path))) == dict.fromkeys(
+        ("SPY", "QQQ"), (T0 + MINUTE_NS, T0 + 1_000)
+    )

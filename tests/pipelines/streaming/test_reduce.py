@@ -1,0 +1,59 @@
+"""Records to parts: what is needed of each message, by the rule that every reader shares."""
+
+from __future__ import annotations
+
+from pipelines.events import GAP, HEARTBEAT, MINUTE_NS
+from pipelines.streaming.reduce import parts_of, reduce
+
+
+def _parts(batches):
+    out = {}
+    for batch in reduce(batches):
+        for row in batch.to_pylist():
+            out.setdefault(row["symbol"], []).append((row["first_ns"], row["parts"]))
+    return {symbol: parts_of(blobs) for symbol, blobs in out.items()}
+
+
+def test_reduce_keeps_trades_quotes_bars_and_gaps_in_order(tape, rows_of):
+    gap = {"T": GAP, "S": "SPY", "from_ns": 1, "to_ns": 2, "reason": "x"}
+    record = tape.record(tape.quote(), tape.trade(c=["@"]), gap, tape.bar(), {"T": "s", "S": "SPY"})
+    (part,) = _parts([rows_of([record])])["SPY"]
+    assert [op[0] for op in part.ops] == ["q", "t", "g", "b"]
+    assert part.ops[1][2:] == [126.55, 100, True]
+    assert part.ops[3][2:] == [1.0, 2.0, 0.5, 1.5, 10.0, 3, 1.25]
+    assert (part.epoch, part.bseq, part.market_ns) == (record.epoch, 1, record.market_ns)
+
+
+def test_reduce_leaves_out_what_is_quarantined(tape, rows_of):
+    bad = [
+        tape.trade(p=-1), tape.quote(t="2012-01-01T00:00:00Z"), {"T": "?"},
+        tape.bar(minute=9999), {"T": "bad", "reason": "x", "raw": ""},
+    ]  # fmt: skip
+    assert _parts([rows_of([tape.record(*bad), b"no record"])]) == {}
+
+
+def test_reduce_gives_a_heartbeat_to_each_of_its_symbols(tape, rows_of):
+    beat = {"T": HEARTBEAT, "market_ns": MINUTE_NS, "symbols": ["SPY", "XYZ"]}
+    parts = _parts([rows_of([tape.record(beat)])])
+    assert {symbol: [p.ops for p in of] for symbol, of in parts.items()} == {
+        "SPY": [[]],
+        "XYZ": [[]],
+    }
+
+
+def test_reduce_of_many_batches_gives_one_row_for_each_symbol(tape, rows_of):
+    batches = [rows_of([tape.record(tape.trade())]) for _ in range(5)]
+    (batch,) = reduce(batches)
+    assert batch.num_rows == 1
+    assert [p.bseq for p in _parts(batches)["SPY"]] == [1, 2, 3, 4, 5]
+
+
+def test_parts_of_two_shards_come_in_order_of_sending(tape, rows_of):
+    old, new = tape.record(tape.trade()), tape.record(tape.trade())
+    blobs = [
+        (row["first_ns"], row["parts"])
+        for record in (new, old)
+        for batch in reduce([rows_of([record])])
+        for row in batch.to_pylist()
+    ]
+    assert [p.bseq for p in parts_of(blobs)] == [1, 2]

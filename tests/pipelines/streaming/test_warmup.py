@@ -1,0 +1,86 @@
+"""Where a new symbol begins."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines.errors import FeedFatal, FeedTransient
+from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+from pipelines.streaming.warmup import Warmup
+
+T0 = parse_time_ns("2011-01-03T14:30:00Z")
+
+
+def bars(n: int, before_ns: int = T0):
+    return [
+        {"t": format_time_ns(before_ns - i * MINUTE_NS), "o": 1, "h": 1, "l": 1, "c": i, "v": 2}
+        for i in range(n, 0, -1)
+    ]
+
+
+class History:
+    def __init__(self, errors=()):
+        self.calls, self.errors = [], list(errors)
+
+    def bars(self, symbol, *, before_ns, limit):
+        self.calls.append((symbol, before_ns, limit))
+        if self.errors:
+            raise self.errors.pop(0)
+        return bars(limit + 3, before_ns)
+
+
+class ManyHistory(History):
+    def bars_many(self, symbols, *, before_ns, limit):
+        self.calls.append((tuple(symbols), before_ns, limit))
+        return {symbol: bars(limit, before_ns) for symbol in symbols}
+
+
+def loader(history, **changes):
+    return Warmup("nowhere", history=history, **changes).loader(sleep=lambda _: None)
+
+
+def test_start_is_the_last_bars_before_the_minute():
+    history = History()
+    start = loader(history).start("SPY", T0 + 17)
+    assert history.calls == [("SPY", T0, 512)]
+    assert start.starts == tuple(T0 - i * MINUTE_NS for i in (3, 2, 1))
+    assert np.frombuffer(start.window)[:512].tolist() == list(range(512, 0, -1))
+
+
+def test_start_leaves_out_bars_that_end_later_and_repeats():
+    class Careless(History):
+        def bars(self, symbol, *, before_ns, limit):
+            return [*bars(2), *bars(2), *bars(1, T0 + 2 * MINUTE_NS)]
+
+    assert loader(Careless()).start("SPY", T0).starts == (T0 - 2 * MINUTE_NS, T0 - MINUTE_NS)
+
+
+def test_start_of_expected_symbols_asks_once_for_all():
+    history = ManyHistory()
+    load = loader(history, symbols=("SPY", "QQQ"))
+    assert load.start("SPY", T0) == load.start("QQQ", T0)
+    assert history.calls == [(("SPY", "QQQ"), T0, 512)]
+    load.start("NEW", T0)
+    assert history.calls[1] == ("NEW", T0, 512)
+
+
+def test_start_after_a_passing_failure_asks_again():
+    history = History([FeedTransient("down")])
+    assert len(loader(history).start("SPY", T0).window) == 2 * 8 * 512
+    assert len(history.calls) == 2
+
+
+@pytest.mark.parametrize("errors", [[FeedFatal("keys")], [FeedTransient("down")] * 9])
+def test_start_without_history_is_cold_and_says_so(errors, caplog):
+    assert loader(History(errors)).start("SPY", T0).window == b""
+    assert "SPY begins cold" in caplog.text
+
+
+def test_start_from_an_empty_lake_is_cold(tmp_path):
+    assert Warmup(str(tmp_path)).loader().start("SPY", T0).window == b""
+
+
+def test_start_carries_what_is_decided():
+    start = loader(History(), decided={"SPY": (5, 7)}).start("SPY", T0)
+    assert (start.decided_ns, start.known_ns) == (5, 7)
