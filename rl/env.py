@@ -63,14 +63,14 @@ class TradingEnv(gym.Env[Observation, np.int64]):
     |---|---|---|---|---|
     | 0 | log_return_1 | log return of the last bar | 1 | real, about ±0.01 |
     | 1 | momentum_10 | return over 10 bars | 1 | > -1 |
-    | 2 | volatility_20 | standard deviation of 20 log returns | 1 | ≥ 0 |
+    | 2 | volatility_20 | standard deviation of 20 log returns | per minute | ≥ 0 |
     | 3 | volume_ratio_20 | volume over its mean of 20 bars | 1 | ≥ 0 |
-    | 4 | rsi_14 | relative strength | see the spec | bounded |
+    | 4 | rsi_14 | Wilder's relative strength index | 1 | 0 to 100 |
     | 5 | macd_hist_12_26_9 | MACD histogram relative to price | 1 | real |
-    | 6 | bollinger_position_20_2 | place between the Bollinger bands | 1 | real |
-    | 7 | sma_ratio_5 | close against its mean of 5 bars | 1 | real |
-    | 8 | sma_ratio_15 | close against its mean of 15 bars | 1 | real |
-    | 9 | sma_ratio_60 | close against its mean of 60 bars | 1 | real |
+    | 6 | bollinger_position_20_2 | 0 lower, 1 upper Bollinger band | band width | real |
+    | 7 | sma_ratio_5 | close over its mean of 5 bars, less 1 | 1 | > -1 |
+    | 8 | sma_ratio_15 | close over its mean of 15 bars, less 1 | 1 | > -1 |
+    | 9 | sma_ratio_60 | close over its mean of 60 bars, less 1 | 1 | > -1 |
     | 10 | spread_bps | time-weighted quoted spread of the bar | bps | ≥ 0 |
     | 11 | position_fraction | part of the equity in shares | 1 | 0 to 1 |
     | 12 | cash_fraction | part of the equity in cash | 1 | 0 to 1, the rest |

@@ -22,34 +22,30 @@ from __future__ import annotations
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import ray
 import torch
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.dqn import DQNConfig
-from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
-from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.tune.registry import register_env
 
 from pipelines.errors import ConfigError, RaytapeError
 from pipelines.features.spec import FEATURE_SPEC
 from rl.account import ACCOUNT_INPUTS
-from rl.env import EnvConfig
-from rl.episodes import PURGE_BARS, Market
+from rl.algorithms import build
+from rl.episodes import Market
 from rl.evaluate import report
 from rl.export import export
 from rl.modules import PolicyModule, QModule
 from rl.registry import Manifest
-from rl.vector_env import TradingVectorEnv
+from rl.train_config import TrainConfig
+
+__all__ = ["OnProgress", "TrainConfig", "TrainResult", "TrainingFailed", "normalisation", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -58,69 +54,6 @@ OnProgress = Callable[[float, Mapping[str, float]], None]
 
 class TrainingFailed(RaytapeError):
     """Training went wrong: a loss, a weight or a reward is not finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How to train.
-
-    Args:
-        algorithm: ``ppo`` or ``dqn``.
-        model_id: Name in the registry; the algorithm's when empty.
-        budget_s: Wall time of :func:`train` as a whole (building and evaluating included); one
-            iteration is always made.
-        max_steps: Environment steps after which to stop in any case.
-        seed: Of the networks, the environments and the sampling.
-        env: Episodes, costs, scale of the reward.
-        hidden: Units of each hidden layer.
-        lr: Learning rate of Adam.
-        gamma: Discount per bar.
-        num_envs: Environments side by side in each sampler.
-        num_env_runners: Sampling processes; 0 samples in the learner's own.
-        batch_steps: Environment steps of one PPO batch.
-        minibatch_steps: Steps of one gradient step.
-        epochs: Passes over a PPO batch.
-        gae_lambda: PPO's advantage estimation.
-        clip: PPO's ratio clip.
-        entropy: PPO's entropy bonus.
-        dqn_batch_steps: Steps of one DQN gradient step, drawn from the replay buffer.
-        temperature: Divisor of DQN's Q-values before the softmax.
-        validation_fraction: Last part of the time, kept from training.
-        purge_bars: Bars dropped between both parts.
-        torch_threads: Threads of PyTorch while training; small networks want few.
-    """
-
-    algorithm: Literal["ppo", "dqn"] = "ppo"
-    model_id: str = ""
-    budget_s: float = 45.0
-    max_steps: int = 2_000_000
-    seed: int = 7
-    env: EnvConfig = field(default_factory=EnvConfig)
-    hidden: tuple[int, ...] = (64, 64)
-    lr: float = 5e-4
-    gamma: float = 0.97
-    num_envs: int = 64
-    num_env_runners: int = 0
-    batch_steps: int = 4096
-    minibatch_steps: int = 1024
-    epochs: int = 6
-    gae_lambda: float = 0.9
-    clip: float = 0.2
-    entropy: float = 0.003
-    dqn_batch_steps: int = 256
-    temperature: float = 1.0
-    validation_fraction: float = 0.2
-    purge_bars: int = PURGE_BARS
-    torch_threads: int = 1
-
-    def __post_init__(self) -> None:
-        if self.algorithm not in ("ppo", "dqn"):
-            raise ConfigError(f"algorithm must be ppo or dqn, not {self.algorithm!r}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ConfigError("hidden needs at least one layer")
-        positive = (self.budget_s, self.max_steps, self.lr, self.num_envs, self.temperature)
-        if min(positive) <= 0 or self.minibatch_steps > self.batch_steps:
-            raise ConfigError(f"impossible training: {self}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +109,7 @@ def train(
     mean, std = normalisation(learnt_from)
     tell = on_progress or (lambda _fraction, _metrics: None)
     with _ray(start=start_ray), _threads(config.torch_threads), _quiet():
-        algorithm = _algorithm(config, learnt_from, mean=mean, std=std)
+        algorithm = build(config, learnt_from, mean=mean, std=std)
         try:
             loop_s = clock_s()
             progress = _learn(algorithm, config, begin_s=begin_s, clock_s=clock_s, tell=tell)
@@ -286,78 +219,6 @@ def _metrics(result: Mapping[str, Any], *, iterations: int) -> dict[str, float]:
         if value is not None and math.isfinite(float(value)):
             found[name] = float(value)
     return found
-
-
-def _algorithm(
-    config: TrainConfig,
-    market: Market,
-    *,
-    mean: np.ndarray[Any, Any],
-    std: np.ndarray[Any, Any],
-) -> Algorithm:
-    reference = ray.put(market)
-    name = f"raytape-trading-{uuid.uuid4().hex[:8]}"  # two trainings may run in one cluster
-    env = config.env
-
-    def create(context: Any) -> TradingVectorEnv:
-        count = int(context.get("num_envs", 1))
-        return TradingVectorEnv(ray.get(reference), num_envs=count, config=env)
-
-    register_env(name, create)
-    built: Algorithm = (
-        _specific(config, {"hidden": config.hidden, "mean": mean.tolist(), "std": std.tolist()})
-        .environment(name)
-        .env_runners(
-            num_env_runners=config.num_env_runners,
-            num_envs_per_env_runner=config.num_envs,
-            gym_env_vectorize_mode="vector_entry_point",
-            rollout_fragment_length="auto",
-        )
-        .learners(num_learners=0)
-        .debugging(seed=config.seed, log_level="ERROR")
-        .build_algo()
-    )
-    return built
-
-
-def _specific(config: TrainConfig, model: dict[str, Any]) -> AlgorithmConfig:
-    """The part of RLlib's configuration that is the algorithm's own."""
-    if config.algorithm == "ppo":
-        return (
-            PPOConfig()  # type: ignore[no-untyped-call]
-            .training(
-                lr=config.lr,
-                gamma=config.gamma,
-                lambda_=config.gae_lambda,
-                clip_param=config.clip,
-                entropy_coeff=config.entropy,
-                use_kl_loss=False,
-                vf_clip_param=float("inf"),
-                vf_loss_coeff=0.5,
-                grad_clip=0.5,
-                train_batch_size_per_learner=config.batch_steps,
-                minibatch_size=config.minibatch_steps,
-                num_epochs=config.epochs,
-            )
-            .rl_module(rl_module_spec=RLModuleSpec(module_class=PolicyModule, model_config=model))
-        )
-    return (
-        DQNConfig()  # type: ignore[no-untyped-call]
-        .training(
-            lr=config.lr,
-            gamma=config.gamma,
-            train_batch_size_per_learner=config.dqn_batch_steps,
-            double_q=True,
-            dueling=False,
-            num_atoms=1,
-            n_step=1,
-            epsilon=[(0, 1.0), (10_000, 0.05)],
-            target_network_update_freq=1_000,
-            num_steps_sampled_before_learning_starts=config.num_envs * 16,
-            replay_buffer_config={"type": "EpisodeReplayBuffer", "capacity": 200_000},
-        )
-        .rl_module(rl_module_spec=RLModuleSpec(module_class=QModule, model_config=model))
-    )
 
 
 def _manifest(
