@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,7 @@ class Platform:
 
     def _start(self) -> None:
         settings = self._settings
+        begun = datetime.now(UTC)
         if not settings.live:
             with self._step("exchange", settings.exchange_url):
                 parts.start_exchange(settings)
@@ -97,7 +99,7 @@ class Platform:
                 parts.start_producer(ray, settings)
                 self._await_state(ray, runtime.PRODUCER, "producer", "streaming", timeout_s=30)
             with self._step("first signal", "") as done:
-                done(self._first_signal())
+                done(self._first_signal(begun))
 
     def _preflight(self) -> None:
         settings = self._settings
@@ -113,13 +115,13 @@ class Platform:
         if problems:
             raise ConfigError("this machine is not ready\n  " + "\n  ".join(problems))
 
-    def _first_signal(self) -> str:
+    def _first_signal(self, since: datetime) -> str:
         deadline = time.monotonic() + FIRST_SIGNAL_TIMEOUT_S
         while time.monotonic() < deadline:
             for symbol in self._settings.symbols[:3]:
                 url = f"{self._settings.gateway_url}/v1/signals/{symbol}?limit=1"
                 found = (health.http_json(url) or {}).get("items") or []
-                if found:
+                if found and datetime.fromisoformat(found[0]["decided_at"]) > since:
                     signal = found[0]
                     return f"{symbol} {signal['action']} at {signal['confidence']:.2f}"
             time.sleep(0.25)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -117,13 +116,17 @@ def running(*, run_dir: Path) -> list[Child]:
 
 
 def stop(child: Child, *, run_dir: Path, grace_s: float = 10) -> None:
-    """End a child and all of its process group: SIGTERM, and SIGKILL after ``grace_s``."""
+    """End a child and all that it started: SIGTERM to it, and SIGKILL to what is left.
+
+    Only the child itself is told: it knows in which order to end its own (Ray's head does).
+    """
     process = child.process()
     if process is not None:
         family = [process, *_descendants(process)]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=grace_s)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+        psutil.wait_procs([process], timeout=grace_s)
+        _, alive = psutil.wait_procs(family, timeout=1)
         for member in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 member.kill()

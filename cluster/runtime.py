@@ -137,7 +137,13 @@ def prepare(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def connected(settings: Settings) -> Iterator[Any]:
-    """Connect this process to the platform's Ray for a while; yields the ``ray`` module."""
+    """Connect this process to the platform's Ray for a while; yields the ``ray`` module.
+
+    Raises:
+        ConnectionError: No Ray listens there. (Ray itself would try for minutes.)
+    """
+    if not processes.port_in_use(settings.ray_port, host=settings.host):
+        raise ConnectionError(f"no Ray listens on {ray_address(settings)}")
     prepare(settings)
     import ray
 
