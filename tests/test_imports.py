@@ -47,7 +47,7 @@ CONFINED: dict[str, set[str]] = {
     "boto3": {"pipelines.kinesis", "cluster.local_aws", "cluster.aws"},
     "torch": {"rl"},
     "gymnasium": {"rl"},
-    "onnxruntime": {"rl", "serve.policy"},
+    "onnxruntime": {"rl", "serve.models"},
     "fastapi": {"serve"},
     "typer": {"cluster.cli"},
     "rich": {"cluster"},
