@@ -32,7 +32,7 @@ __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
 _LONGEST = 500
-_RAISED = re.compile(r"(?:[a-z_]\w*\.)*([A-Z]\w+): (.+)")
+_RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
 """The line of a Python traceback that says what was raised."""
 _log = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ def cause_of(error: BaseException) -> str:
 
     >>> cause_of(ValueError("no\nmore"))
     'ValueError: no'
-    >>> text = "Traceback (most recent call last):\n  File x\na.b.LakeError: gone\n\tat org.x"
+    >>> text = "Traceback (most recent call last):\n  File x\na.b.LakeError: gone\n\nIdentifier: x"
     >>> cause_of(RuntimeError(text))
     'LakeError: gone'
     """
@@ -205,5 +205,5 @@ def cause_of(error: BaseException) -> str:
     if any("Traceback (most recent call last)" in line for line in lines):
         raised = [found for line in lines if (found := _RAISED.match(line))]
         if raised:
-            return f"{raised[-1][1]}: {raised[-1][2]}"[:_LONGEST]
+            return f"{raised[-1][1] or raised[-1][2]}: {raised[-1][3]}"[:_LONGEST]
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:_LONGEST]

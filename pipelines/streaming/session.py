@@ -207,7 +207,8 @@ def _plain(config: SparkConfig, conf: Mapping[str, str]) -> SparkSession:
 
 def close_session(config: SparkConfig) -> None:
     """Stop the streaming queries, Spark and its JVM; harmless when there is none."""
-    session = SparkSession.getActiveSession()
+    # The active session is one of a thread, and who stops is often not who started.
+    session = SparkSession.getActiveSession() or SparkSession._instantiatedSession
     folder = None
     if session is not None:
         folder = session.conf.get(_FOLDER_CONF, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import boto3
 import pytest
+from pyspark import SparkContext
 
 from pipelines.codec import encode_record
 from pipelines.errors import PartFailed
@@ -64,12 +66,16 @@ def jobs(config: StreamingConfig) -> Iterator[Callable[[], StreamingJob]]:
     def start() -> StreamingJob:
         job = StreamingJob(config)
         started.append(job)
-        job.start()
+        starter = threading.Thread(target=job.start)  # as its host does: not where it is stopped
+        starter.start()
+        starter.join()
         return job
 
     yield start
     for job in started:
         job.stop()
+    assert SparkContext._active_spark_context is None
+    assert SparkContext._gateway is None
 
 
 def trades(config: StreamingConfig) -> list[dict[str, Any]]:
