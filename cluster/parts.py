@@ -163,6 +163,7 @@ def serve_config(settings: Settings) -> ServeConfig:
         registry_uri=settings.uri("registry"),
         host=settings.host,
         port=settings.gateway_port,
+        fallback_port=settings.serve_port,
         haproxy_metrics_port=settings.haproxy_metrics_port,
         haproxy_stats_port=settings.haproxy_stats_port,
         run_dir=runtime.ray_temp_dir(settings) / "haproxy",
@@ -179,6 +180,11 @@ def serve_config(settings: Settings) -> ServeConfig:
 def serve_env(settings: Settings) -> dict[str, str]:
     """Variables of Ray Serve's proxy; they must stand before Ray starts."""
     return ingress.serve_env(serve_config(settings))
+
+
+def remove_sockets(settings: Settings) -> None:
+    """Remove what HAProxy leaves behind on disk."""
+    ingress.clean(serve_config(settings))
 
 
 def start_exchange(settings: Settings) -> None:

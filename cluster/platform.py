@@ -165,6 +165,7 @@ class Platform:
             if child:
                 with self._step(name, "stopped"):
                     processes.stop(child, run_dir=self._settings.run_dir)
+        parts.remove_sockets(self._settings)
         runtime.remove_session(self._settings)
 
     @contextlib.contextmanager

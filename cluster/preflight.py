@@ -100,6 +100,7 @@ def ports(settings: Settings) -> dict[str, int]:
         "RAYTAPE_RAY_DASHBOARD_PORT": settings.ray_dashboard_port,
         "RAYTAPE_SPARK_UI_PORT": settings.spark_ui_port,
         "RAYTAPE_METRICS_PORT": settings.metrics_port,
+        "RAYTAPE_SERVE_PORT": settings.serve_port,
         "RAYTAPE_HAPROXY_METRICS_PORT": settings.haproxy_metrics_port,
         "RAYTAPE_HAPROXY_STATS_PORT": settings.haproxy_stats_port,
     }

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     kinesis_port: int = Field(4567, description="Embedded Kinesis.")
     metrics_port: int = Field(9464, description="Prometheus target of the whole platform.")
     ray_port: int = Field(6379, description="Ray's control store.")
+    serve_port: int = Field(8500, description="Serve's own proxy, behind HAProxy.")
     haproxy_metrics_port: int = Field(9101, description="HAProxy's own metrics.")
     haproxy_stats_port: int = Field(8404, description="HAProxy's statistics page.")
 

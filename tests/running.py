@@ -20,7 +20,7 @@ from cluster.settings import Settings, load
 
 PORTS = (
     "gateway_port", "ray_dashboard_port", "spark_ui_port", "exchange_port", "kinesis_port",
-    "metrics_port", "ray_port", "haproxy_metrics_port", "haproxy_stats_port",
+    "metrics_port", "ray_port", "serve_port", "haproxy_metrics_port", "haproxy_stats_port",
 )  # fmt: skip
 
 FAST: dict[str, Any] = {"train_budget_s": 8, "train_bars": 1500, "archive_trigger_s": 2}

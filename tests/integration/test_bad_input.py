@@ -1,0 +1,95 @@
+"""Bad input on the wire of a running platform: quarantined with its reason, the rest stored."""
+
+from __future__ import annotations
+
+import base64
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgpack
+import pytest
+
+from pipelines.lake.query import LakeQuery
+from tests.running import FAST, Running, platform, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+FUTURE_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, -5.0, 123.456789
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A platform on `local[2]`: the way out if RayDP fails is a setting, and it works."""
+    folder = tmp_path_factory.mktemp("bad-input")
+    chosen: dict[str, Any] = {"symbols": "AAPL,SPY", "speed": 20, "spark_master": "local[2]"}
+    with platform(folder, **chosen, **FAST) as up:
+        yield up
+
+
+@pytest.fixture(scope="module")
+def quarantine(running: Running) -> list[dict[str, Any]]:
+    """What lies in quarantine after one bad batch of everything."""
+    now = datetime.fromisoformat(running.get("/v1/system")["market"]["time"])
+
+    def trade(price: float, at: datetime) -> dict[str, Any]:
+        stamp = at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        return {
+            "T": "t", "S": "AAPL", "i": 1, "x": "V", "p": price, "s": 10,
+            "c": ["@"], "z": "C", "t": stamp,
+        }  # fmt: skip
+
+    messages = [
+        trade(NEGATIVE_PRICE, now),
+        trade(FUTURE_PRICE, now + timedelta(days=365)),
+        {"T": "zz", "S": "AAPL", "what": "is this"},
+        trade(GOOD_PRICE, now),
+    ]
+    corrupt = [b"\xc1 this is no msgpack", msgpack.packb({"T": "t"}), msgpack.packb([7])]
+    frames = [base64.b64encode(frame).decode() for frame in corrupt]
+    running.exchange("/raytape/inject", {"messages": messages, "frames_b64": frames})
+    lake = LakeQuery(running.settings.uri("lake"))
+    sql = "SELECT * FROM quarantine"
+    until(lambda: lake.sql(sql).num_rows >= 6, timeout_s=60, what="six rows in quarantine")
+    return lake.sql(sql).to_pylist()
+
+
+def test_bad_messages_are_quarantined_each_with_its_reason(
+    quarantine: list[dict[str, Any]],
+) -> None:
+    reasons = Counter(row["reason"].split(":")[0] for row in quarantine)
+    assert reasons["bad_number"] == 1
+    assert reasons["future_event"] == 1
+    assert reasons["unknown_type"] == 1
+    assert sum(reasons.values()) == 6, reasons
+
+
+def test_corrupt_frame_is_kept_as_it_came(quarantine: list[dict[str, Any]]) -> None:
+    assert b"\xc1 this is no msgpack" in [row["raw"] for row in quarantine]
+
+
+def test_rest_of_a_bad_frame_is_stored(running: Running, quarantine: list[dict[str, Any]]) -> None:
+    lake = LakeQuery(running.settings.uri("lake"))
+    prices = f"SELECT count(*) AS n FROM trades WHERE price = {GOOD_PRICE}"
+    assert lake.sql(prices).to_pylist() == [{"n": 1}]
+    bad = f"SELECT count(*) AS n FROM trades WHERE price IN ({FUTURE_PRICE}, {NEGATIVE_PRICE})"
+    assert lake.sql(bad).to_pylist() == [{"n": 0}]
+
+
+def test_quarantine_is_counted_and_later_data_is_unharmed(
+    running: Running, quarantine: list[dict[str, Any]]
+) -> None:
+    seen = running.get("/v1/signals/AAPL", limit=1)["items"][0]["event_time"]
+
+    def later() -> bool:
+        newest = running.get("/v1/signals/AAPL", limit=1)["items"][0]
+        return newest["event_time"] > seen and newest["reason"] is None
+
+    until(later, timeout_s=60, what="a newer signal with an opinion of its own")
+    ledger = until(
+        lambda: (found := running.get("/v1/ledger"))["quarantined"] == 6 and found,
+        timeout_s=30,
+        what="six quarantined in the ledger",
+    )
+    assert ledger["lost"] == 0
