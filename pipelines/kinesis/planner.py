@@ -139,6 +139,8 @@ class BatchPlanner:
     def plan(self, start: Mapping[str, Any], limit: Limit) -> dict[str, Any]:
         """The end of the batch that begins at an offset; the offset itself when nothing is new.
 
+        The symbolic begin is answered with the places that it stands for, at least.
+
         Args:
             start: Offset in JSON form, or the symbolic begin.
             limit: The most it may hold.
@@ -165,9 +167,10 @@ class BatchPlanner:
             )
         self._stale = self._stale or any(place.done for place in moved)
         ends = places | dict(zip(open_ids, moved, strict=True))
-        if all(ends[shard].end == places[shard].end for shard in open_ids) and not any(
-            place.done for place in moved
-        ):
+        still = all(ends[shard].end == places[shard].end for shard in open_ids)
+        # Spark logs a first batch even if it is empty: with the begin resolved in it, LATEST stays
+        # the moment at which the query began, whatever restarts before the first record.
+        if still and not any(place.done for place in moved) and not is_symbolic(start):
             return dict(start)
         self.newest = StreamOffset(self._stream, self._created_ms, ends).to_dict()
         return self.newest

@@ -78,10 +78,25 @@ class Query:
         raise AssertionError("no end")
 
 
-def test_plan_of_an_empty_stream_is_the_start_itself(fake: Any) -> None:
+def test_plan_of_an_empty_stream_resolves_the_begin_and_then_stands_still(fake: Any) -> None:
     query = Query(fake)
     assert query.tick() == []
-    assert query.log == [symbolic(query.begin)]
+    assert query.log[-1]["shards"]["a"]["end"] == "horizon"
+    assert query.tick() == []
+    assert len(query.log) == 2
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_from_latest_after_a_restart_before_the_first_record_loses_nothing(
+    fake: Any, native_time: bool
+) -> None:
+    fake.put("a", count=5)
+    fake.now_ms += 1
+    query = Query(fake, "LATEST", native_time=native_time)
+    query.tick()
+    made = fake.put("a", count=5)
+    query.restart()
+    assert query.drain() == made
 
 
 @pytest.mark.parametrize("native_time", [True, False])
@@ -161,7 +176,7 @@ def test_plan_of_any_traffic_with_restarts_reads_everything_once_and_replays_the
         made += service.put("a", count=count)
         service.now_ms += pause_ms
         got += query.tick(limit)
-        if restart and got:  # a begin LATEST that is not in the log may move with a restart
+        if restart and (got or skew_ms <= 0):  # before the first record our clock counts
             query.restart()
         if replay and len(query.log) > 1:
             last = len(query.log) - 1

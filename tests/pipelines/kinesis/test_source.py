@@ -1,0 +1,270 @@
+"""The data source in Spark: one session, plain PySpark, the embedded Kinesis."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.kinesis.cursor import client_of
+from pipelines.kinesis.source import KinesisDataSource, SourceOptions, source_options
+from pipelines.ports import KinesisConfig
+from pipelines.streaming.session import SparkConfig, close_session, open_session
+
+Batches = dict[int, list[list[str]]]
+
+
+@pytest.fixture(scope="module")
+def spark() -> Iterator[Any]:
+    config = SparkConfig(
+        master="local[2]", app_name="test-source", ui_port=None, driver_memory="512m"
+    )
+    yield open_session(config)
+    close_session(config)
+
+
+@pytest.fixture
+def client(kinesis: KinesisConfig) -> Any:
+    return client_of(kinesis)
+
+
+class Run:
+    """Runs of one query over one checkpoint; what each batch held at each of its attempts."""
+
+    def __init__(self, spark: Any, kinesis: KinesisConfig, checkpoint: Path) -> None:
+        self.spark = spark
+        self.kinesis = kinesis
+        self.checkpoint = checkpoint
+        self.batches: Batches = {}
+        self.query: Any = None
+
+    def start(self, *, trigger: dict[str, Any] | None = None, **options: object) -> None:
+        batches = self.batches
+
+        def keep(frame: Any, batch: int) -> None:
+            rows = frame.select("shard", "sequence", "data").collect()
+            rows.sort(key=lambda row: (row.shard, int(row.sequence)))
+            batches.setdefault(batch, []).append([bytes(row.data).decode() for row in rows])
+
+        self.query = (
+            self.spark.readStream.format("kinesis")
+            .options(**source_options(self.kinesis, self.kinesis.market_data, **options))
+            .load()
+            .writeStream.foreachBatch(keep)
+            .option("checkpointLocation", str(self.checkpoint))
+            .trigger(**(trigger or {"processingTime": "100 milliseconds"}))
+            .start()
+        )
+
+    def stop(self) -> None:
+        if self.query is not None:
+            self.query.stop()
+
+    def stop_between_batches(self) -> None:
+        """Stop when the last batch is committed."""
+        commits = self.checkpoint / "commits"
+        self.wait((commits / str(max(self.batches))).exists)
+        self.stop()
+
+    def rows(self) -> list[str]:
+        """The rows of the last attempt of each batch."""
+        return [text for batch in sorted(self.batches) for text in self.batches[batch][-1]]
+
+    def wait(self, ready: Callable[[], bool], *, timeout_s: float = 30) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not ready():
+            if time.monotonic() > deadline or not self.query.isActive:
+                raise AssertionError(f"{len(self.rows())} rows; {self.query.exception()}")
+            time.sleep(0.02)
+
+    def forget_commit(self) -> int:
+        """Undo the last commit, as if the driver had died before it; the batch that replays."""
+        commits = [int(p.name) for p in (self.checkpoint / "commits").iterdir() if p.name.isdigit()]
+        (self.checkpoint / "commits" / str(max(commits))).unlink()
+        return max(commits)
+
+    def forget_all_but_the_first_offset(self) -> None:
+        """As if the driver had died in the middle of its first batch."""
+        for path in [*(self.checkpoint / "commits").iterdir()]:
+            path.unlink()
+        for path in (self.checkpoint / "offsets").iterdir():
+            if path.name != "0":
+                path.unlink()
+
+
+@pytest.fixture
+def run(spark: Any, kinesis: KinesisConfig, tmp_path: Path) -> Iterator[Run]:
+    made = Run(spark, kinesis, tmp_path / "checkpoint")
+    yield made
+    made.stop()
+
+
+def put(client: Any, config: KinesisConfig, begin: int, end: int) -> list[str]:
+    texts = [f"m{n:05d}" for n in range(begin, end)]
+    for at in range(0, len(texts), 500):
+        client.put_records(
+            StreamName=config.market_data,
+            Records=[
+                {"Data": text.encode(), "PartitionKey": str(int(text[1:]) % 16)}
+                for text in texts[at : at + 500]
+            ],
+        )
+    return texts
+
+
+def test_stream_from_horizon_gives_every_record_once_and_the_last_before_a_quiet_spell(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    made = put(client, kinesis, 0, 700)
+    run.start(startingPosition="TRIM_HORIZON", fetchSize=100)
+    run.wait(lambda: len(run.rows()) >= 700)
+    made += put(client, kinesis, 700, 701)
+    run.wait(lambda: len(run.rows()) >= 701)
+    assert sorted(run.rows()) == made
+    progress = json.loads(run.query.lastProgress.json)
+    assert progress["sources"][0]["endOffset"]["stream"] == kinesis.market_data
+
+
+def test_stream_with_a_limit_keeps_it_in_every_batch(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    made = put(client, kinesis, 0, 300)
+    run.start(startingPosition="TRIM_HORIZON", maxRecordsPerBatch=100)
+    run.wait(lambda: len(run.rows()) >= 300)
+    assert sorted(run.rows()) == made
+    assert max(len(attempt) for tries in run.batches.values() for attempt in tries) <= 100
+
+
+def test_latest_stays_the_moment_the_query_began_when_its_first_batch_is_replayed(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    put(client, kinesis, 0, 50)
+    run.start(startingPosition="LATEST")
+    run.wait(lambda: 0 in run.batches)
+    made = put(client, kinesis, 100, 140)
+    run.wait(lambda: len(run.rows()) >= 40)
+    run.stop()
+    assert sorted(run.rows()) == made
+    run.forget_all_but_the_first_offset()
+    run.batches.clear()
+    made += put(client, kinesis, 200, 210)
+    run.start(startingPosition="LATEST")
+    run.wait(lambda: len(run.rows()) >= 50)
+    assert sorted(run.rows()) == made
+
+
+def test_first_batch_with_rows_replayed_holds_the_same_rows(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    made = put(client, kinesis, 0, 50)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 50)
+    run.stop()
+    run.forget_all_but_the_first_offset()
+    made += put(client, kinesis, 50, 60)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 60)
+    assert run.batches[0] == [sorted(made[:50], key=run.batches[0][0].index)] * 2
+    assert sorted(run.rows()) == made
+
+
+def test_last_batch_replayed_after_a_death_before_its_commit_holds_the_same_rows(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    made = put(client, kinesis, 0, 100)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 100)
+    made += put(client, kinesis, 100, 150)
+    run.wait(lambda: len(run.rows()) >= 150)
+    run.stop_between_batches()
+    batch = run.forget_commit()
+    before = run.batches[batch][-1]
+    made += put(client, kinesis, 150, 180)  # arrived meanwhile: must not join the replayed batch
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 180)
+    assert run.batches[batch] == [before, before]
+    assert sorted(run.rows()) == made
+
+
+def test_stream_through_a_split_and_a_merge_loses_nothing(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    stream = kinesis.market_data
+    made = put(client, kinesis, 0, 100)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 50)
+    client.split_shard(
+        StreamName=stream, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**126)
+    )
+    _wait_active(client, stream)
+    made += put(client, kinesis, 100, 200)
+    run.wait(lambda: len(run.rows()) >= 200)
+    run.stop()
+    client.merge_shards(
+        StreamName=stream,
+        ShardToMerge="shardId-000000000003",
+        AdjacentShardToMerge="shardId-000000000001",
+    )
+    _wait_active(client, stream)
+    made += put(client, kinesis, 200, 300)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= 300)
+    assert sorted(run.rows()) == made
+    keys = {key: [t for t in run.rows() if int(t[1:]) % 16 == key] for key in range(16)}
+    assert all(texts == sorted(texts) for texts in keys.values())
+
+
+def test_available_now_reads_what_is_there_and_ends(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    made = put(client, kinesis, 0, 120)
+    now = {"availableNow": True}
+    run.start(startingPosition="TRIM_HORIZON", maxRecordsPerBatch=50, trigger=now)
+    assert run.query.awaitTermination(30)
+    assert sorted(run.rows()) == made
+    made += put(client, kinesis, 120, 130)
+    run.start(startingPosition="TRIM_HORIZON", trigger=now)
+    assert run.query.awaitTermination(30)
+    assert sorted(run.rows()) == made
+
+
+def _wait_active(client: Any, stream: str) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        summary = client.describe_stream_summary(StreamName=stream)
+        if summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE":
+            return
+    raise AssertionError("the stream is not active")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "'stream' is needed"),
+        ({"stream": "s", "startingPosition": "NEWEST"}, "startingPosition='NEWEST'"),
+        ({"stream": "s", "fetchSize": "many"}, "fetchSize='many'"),
+        ({"stream": "s", "maxBytesPerBatch": "0"}, "must be positive"),
+        ({"stream": "s", "failOnDataLoss": "maybe"}, "failOnDataLoss='maybe'"),
+        ({"stream": "s", "fetchsise": "9"}, "unknown option 'fetchsise'"),
+    ],
+)
+def test_options_that_are_wrong_are_refused_by_name(options: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        SourceOptions.parse(options)
+
+
+def test_options_never_show_the_secret(kinesis: KinesisConfig) -> None:
+    options = source_options(kinesis, "s", startingPosition="LATEST")
+    reader = KinesisDataSource(options).streamReader(None)
+    assert "embedded" not in repr(reader._options)
+
+
+def test_options_for_aws_keep_the_read_budget() -> None:
+    assert SourceOptions.parse({"stream": "s"}).reads_per_s == 2
+    embedded = {"stream": "s", "endpoint": "http://127.0.0.1:1"}
+    assert SourceOptions.parse(embedded).reads_per_s is None
