@@ -6,6 +6,7 @@ starts it again. Every actor writes its log to a file of its own under ``var/log
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -14,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
+
 from pipelines.ingest.actor import ProducerActor
 
 log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 3.0
+NICE_EVERY_S = 2.0
 
 
 class Job(Protocol):
@@ -72,6 +76,21 @@ class LoggedProducer(ProducerActor):
         super().__init__(*arguments)
 
 
+def nice_java(niceness: int) -> None:
+    """Nice the Java workers of this node, and what they started, below feed and serving.
+
+    Spark's executors are children of Ray's raylet, which no option of RayDP or Ray nices; on
+    Linux every thread has a niceness of its own.
+    """
+    raylet = psutil.Process(os.getppid())
+    workers = [p for p in raylet.children() if p.name() == "java"]
+    for process in [*workers, *(c for p in workers for c in p.children(recursive=True))]:
+        with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
+            if process.nice() != niceness:
+                for thread in process.threads():
+                    os.setpriority(os.PRIO_PROCESS, thread.id, niceness)
+
+
 class JobHost:
     """Runs a job in a thread of a Ray actor; ends the process when the job fails.
 
@@ -88,8 +107,15 @@ class JobHost:
         self._error: str | None = None
         self._stopping = False
         self._job = build()
+        self._niceness = niceness
         self._thread = threading.Thread(target=self._run, name="job", daemon=True)
         self._thread.start()
+        threading.Thread(target=self._keep_nice, name="niceness", daemon=True).start()
+
+    def _keep_nice(self) -> None:
+        while self._niceness and not self._stopping:
+            nice_java(self._niceness)  # again and again: executors come and go
+            time.sleep(NICE_EVERY_S)
 
     def _run(self) -> None:
         try:

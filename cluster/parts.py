@@ -32,7 +32,7 @@ from serve.ray_feed import FeedActor
 
 ALPACA_STREAM = "wss://stream.data.alpaca.markets/v2"
 STALE_WALL_MS = 15_000
-SPARK_NICENESS = 5
+SPARK_NICENESS = 10
 FEED_BARS = 500
 DASHBOARD = Path(__file__).parents[1] / "dashboard" / "out"
 
