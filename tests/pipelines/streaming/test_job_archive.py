@@ -12,15 +12,17 @@ from typing import Any
 import boto3
 import pytest
 from pyspark import SparkContext
+from pyspark.sql import SparkSession
 
 from pipelines.codec import encode_record
 from pipelines.errors import PartFailed
 from pipelines.events import Record
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
+from pipelines.streaming import job as job_module
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
-from pipelines.streaming.session import SparkConfig
+from pipelines.streaming.session import SparkConfig, close_session, open_session
 
 SPARK = SparkConfig(master="local[2]", app_name="archive-test", driver_memory="512m", ui_port=None)
 
@@ -58,9 +60,24 @@ def config(kinesis: KinesisConfig, tmp_path: Path) -> StreamingConfig:
     )
 
 
+@pytest.fixture(scope="module")
+def session() -> Iterator[SparkSession]:
+    """One session for all jobs here: starting one costs more than the tests."""
+    yield open_session(SPARK)
+    closer = threading.Thread(target=close_session, args=(SPARK,))  # as a host may: elsewhere
+    closer.start()
+    closer.join()
+    assert SparkContext._active_spark_context is None
+    assert SparkContext._gateway is None
+
+
 @pytest.fixture
-def jobs(config: StreamingConfig) -> Iterator[Callable[[], StreamingJob]]:
+def jobs(
+    config: StreamingConfig, session: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[], StreamingJob]]:
     """Starts a job; every one is stopped at the end."""
+    monkeypatch.setattr(job_module, "open_session", lambda _: session)
+    monkeypatch.setattr(job_module, "close_session", lambda _: None)
     started: list[StreamingJob] = []
 
     def start() -> StreamingJob:
@@ -74,8 +91,6 @@ def jobs(config: StreamingConfig) -> Iterator[Callable[[], StreamingJob]]:
     yield start
     for job in started:
         job.stop()
-    assert SparkContext._active_spark_context is None
-    assert SparkContext._gateway is None
 
 
 def trades(config: StreamingConfig) -> list[dict[str, Any]]:
