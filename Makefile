@@ -27,11 +27,11 @@ logs: setup ## follow the logs of every part
 test: setup ## lint, types, unit, integration and browser tests (runs beside a live platform)
 	@cluster/setup.sh browser
 	@$(MAKE) --no-print-directory lint types
-	@cd dashboard && npm run --silent typecheck && npm run --silent test
+	@cd dashboard && npm run --silent typecheck && npm run --silent types:check && npm run --silent test
 	@python -m pytest $(ARGS)
 
 lint: setup ## ruff over the Python, the linter of the dashboard over the TypeScript
-	@ruff check . && ruff format --check . && cd dashboard && npm run --silent lint
+	@ruff check -q . && ruff format -q --check . && cd dashboard && npm run --silent lint
 
 types: setup ## mypy, strict
 	@mypy

@@ -71,7 +71,7 @@ class MarketClock:
         return min(opens + elapsed - self._starts[i], closes)
 
     def wall_at(self, market: int) -> int:
-        """First wall time at which the market time is reached; closed hours map to the next open."""
+        """First wall time of a market time; closed hours map to the next opening."""
         if not self.sessions:
             return market
         i = max(0, bisect_right([opens for opens, _ in self.sessions], market) - 1)
@@ -80,7 +80,7 @@ class MarketClock:
         return self.wall_origin_ns + int(elapsed / self.rate)
 
     def is_open(self, wall: int) -> bool:
-        """Whether a session is running at a wall time; always true in live mode (ask the calendar)."""
+        """Whether a session is running at a wall time; always true in live mode."""
         if not self.sessions:
             return True
         elapsed = (wall - self.wall_origin_ns) * self.rate

@@ -49,7 +49,8 @@ class Run:
         def keep(frame: Any, batch: int) -> None:
             rows = frame.select("shard", "sequence", "data").collect()
             rows.sort(key=lambda row: (row.shard, int(row.sequence)))
-            batches.setdefault(batch, []).append([bytes(row.data).decode() for row in rows])
+            texts = [bytes(row.data).decode() for row in rows]
+            batches.setdefault(batch, []).append(texts)
 
         self.query = (
             self.spark.readStream.format("kinesis")
