@@ -77,12 +77,14 @@ class Decidable:
         row: Its features.
         gap: Whether a declared gap touches one of the last three bars.
         market_ns: Market time of the record that closed it.
+        decided: Whether the lake held a decision on it when the symbol began: it was read again.
     """
 
     bar: ClosedBar
     row: FeatureRow
     gap: bool
     market_ns: int
+    decided: bool = False
 
     @property
     def reason(self) -> str | None:
@@ -292,9 +294,8 @@ class SymbolState:
         begin, end = self._starts[0], bar.start_ns + MINUTE_NS
         self._gaps = [gap for gap in self._gaps if gap[1] > begin]
         gap = any(from_ns < end for from_ns, _ in self._gaps)
-        if bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns:
-            return
-        closed.append(Decidable(bar, row, gap, part.market_ns))
+        decided = bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns
+        closed.append(Decidable(bar, row, gap, part.market_ns, decided))
 
 
 def _history_end(part: Part) -> int:

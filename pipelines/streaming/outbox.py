@@ -2,7 +2,8 @@
 
 Rows of the fold in, the tables ``features`` and ``signals`` and the items ``bar``, ``features``
 and ``signal`` out. A batch that the lake holds already, because a driver died between commit and
-checkpoint, is published as it stands there and nobody is asked again.
+checkpoint, is published as it stands there and nobody is asked again. Bars that a query with a
+new checkpoint reads again, and that the lake holds a decision on, are not decided again.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class Outbox:
         held = self._held(query_id, batch_id) if self._may_be_held else None
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
-        bars = self._count([orjson.loads(row["payload"]) for row in rows])
+        bars = _new(self._count([orjson.loads(row["payload"]) for row in rows]), held)
         committed = ran
         if bars:
             known_ns = self._clock()
@@ -170,6 +171,14 @@ class Outbox:
                 for name, more in payload["counters"].items():
                     self._stats[name] += more
         return bars
+
+
+def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mapping[str, Any]]:
+    """The bars that this batch decides; or that it decided, if its decisions are held."""
+    if held is None:
+        return [bar for bar in bars if not bar["decided"]]
+    ours = set(zip(held["symbol"].to_pylist(), held["event_time_ns"].to_pylist(), strict=True))
+    return [bar for bar in bars if (bar["symbol"], parse_time_ns(bar["event_time"])) in ours]
 
 
 def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:

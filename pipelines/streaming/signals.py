@@ -116,7 +116,7 @@ class Ask:
         if not rows:
             return
         payloads = [orjson.loads(row["payload"]) for row in rows]
-        bars = [i for i, payload in enumerate(payloads) if "bar" in payload]
+        bars = [i for i, payload in enumerate(payloads) if not payload.get("decided", True)]
         signals: list[str | None] = [None] * len(rows)
         if bars:
             answers = _client(self.url, self.deadline_s).decide([payloads[i] for i in bars])
@@ -235,4 +235,5 @@ def payload_of(symbol: str, closed: Decidable) -> dict[str, Any]:
         "gap": closed.gap,
         "reason": closed.reason,
         "market_ns": closed.market_ns,
+        "decided": closed.decided,
     }

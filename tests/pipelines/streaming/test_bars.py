@@ -201,12 +201,12 @@ def test_new_producer_in_the_same_market_goes_on():
     assert then[0].row.values[0] is not None
 
 
-def test_bars_decided_before_are_not_decided_again_but_fill_the_window():
+def test_bars_decided_before_are_marked_and_fill_the_window():
     start = Start(decided_ns=T0 + MINUTE_NS, known_ns=200 * SECOND_NS)
     stream = parts((60, [bar(0)]), (120, [bar(1)]), (180, [bar(2)]))
     closed = fold(stream, start_of=lambda _: start)
-    assert [c.bar.start_ns for c in closed] == [T0 + 2 * MINUTE_NS]
-    assert closed[0].row.values[0] is not None
+    assert [c.decided for c in closed] == [True, True, False]
+    assert closed[2].row.values[0] is not None
 
 
 def test_state_after_much_noise_stays_bounded():

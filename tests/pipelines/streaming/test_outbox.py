@@ -40,6 +40,7 @@ class Policy:
 
     def __init__(self) -> None:
         self.asked = 0
+        self.decided = False  # what the fold says of its first bars
 
     def run(self, ask: bool) -> list[dict[str, Any]]:
         self.asked += ask
@@ -48,7 +49,13 @@ class Policy:
             builder = FeatureBuilder()
             for minute in range(2):
                 bar = ClosedBar(T0 + minute * MINUTE_NS, 1, 2, 1, 2 - minute, 10, 3, 1.5, 0.7)
-                closed = Decidable(bar, builder.update(bar), minute == 1, T0 + 2 * MINUTE_NS)
+                closed = Decidable(
+                    bar,
+                    builder.update(bar),
+                    minute == 1,
+                    T0 + 2 * MINUTE_NS,
+                    self.decided and minute == 0,
+                )
                 payload = payload_of(symbol, closed)
                 signal = {
                     "symbol": symbol, "action": "BUY", "action_id": 1, "confidence": 0.5,
@@ -172,6 +179,22 @@ def test_take_after_a_crash_between_the_tables_completes_them(
         assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
     published = [i["data"]["value"] for i in sink.items if i["kind"] == "signal"]
     assert published == [policy.asked] * 4
+
+
+def test_take_of_bars_decided_before_leaves_them_out(new_outbox, policy, sink):
+    policy.decided = True
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert {i["event_time"][11:16] for i in sink.items} == {"14:31"}
+
+
+def test_take_of_a_held_batch_whose_bars_now_count_as_decided_publishes_it(
+    new_outbox, policy, sink
+):
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    first = list(sink.items)
+    policy.decided = True
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    assert sink.items == first * 2
 
 
 def test_take_by_a_replaced_driver_is_fenced(new_outbox, policy, sink):
