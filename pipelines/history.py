@@ -48,6 +48,9 @@ class RestHistory:
         feed: str = "iex",
         timeout_s: float = 30.0,
     ) -> None:
+        self._made_by = partial(
+            RestHistory, base_url=base_url, key=key, secret=secret, feed=feed, timeout_s=timeout_s
+        )
         self._feed = DataFeed.SIP if feed == "sip" else DataFeed.IEX
         self._client = StockHistoricalDataClient(
             api_key=key, secret_key=secret, raw_data=True, url_override=base_url
@@ -57,6 +60,10 @@ class RestHistory:
         session.request = partial(  # type: ignore[method-assign]
             session.request, timeout=timeout_s
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # It travels to Spark's workers; a session would arrive there without its timeout.
+        return self._made_by, ()
 
     def bars(self, symbol: str, *, before_ns: int, limit: int) -> Sequence[Mapping[str, Any]]:
         """The last ``limit`` minute bars that ended at or before a market time, oldest first."""

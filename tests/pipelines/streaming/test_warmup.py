@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
+
+import cloudpickle
 import numpy as np
 import pytest
 
 from pipelines.errors import FeedFatal, FeedTransient
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+from pipelines.history import RestHistory
 from pipelines.streaming.warmup import Warmup
 
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
@@ -84,3 +88,12 @@ def test_start_from_an_empty_lake_is_cold(tmp_path):
 def test_start_carries_what_is_decided():
     start = loader(History(), decided={"SPY": (5, 7)}).start("SPY", T0)
     assert (start.decided_ns, start.known_ns) == (5, 7)
+
+
+def test_rest_history_that_hangs_after_travelling_costs_only_its_timeout():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        history = RestHistory(base_url=url, key="k", secret="s", timeout_s=0.1)
+        travelled = cloudpickle.loads(cloudpickle.dumps(history))
+        with pytest.raises(FeedTransient):
+            travelled.bars("SPY", before_ns=T0, limit=5)
