@@ -40,7 +40,7 @@ bench: setup ## the benchmarks: a table, and JSON under build/
 	@python -m tests.bench $(ARGS)
 
 chaos: setup ## the fault tests: a table, and JSON under build/
-	@python -m pytest tests -m chaos -o addopts="--import-mode=importlib -q" $(ARGS)
+	@python -m tests.chaos $(ARGS)
 
 dashboard: setup ## build the dashboard
 

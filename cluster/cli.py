@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cluster import health, preflight, runtime, settings
+from cluster import choice, health, preflight, runtime, settings
 from cluster.settings import Settings
 from pipelines.errors import PartFailed, RaytapeError
 
@@ -38,10 +38,14 @@ def up(
     live: Annotated[bool | None, typer.Option("--live", help="Alpaca itself; needs keys.")] = None,
 ) -> None:
     """Start every part; return when the first live signal has been produced."""
-    chosen = _load(
+    asked = settings.load(
         replay=replay, speed=speed, symbols=symbols or _replay_symbols(replay), live=live
     )
+    runtime.prepare(asked)
     from cluster.platform import Platform
+
+    running = health.any_running(asked)
+    chosen = asked if running else asked.model_copy(update={"run": choice.run_of(asked)})
 
     Platform(chosen, console=console).up()
 
@@ -93,7 +97,7 @@ def exchange(
     from cluster.parts import exchange_config
     from pipelines.exchange.server import serve
 
-    chosen = _load(
+    chosen = settings.load(
         replay=replay,
         speed=speed,
         symbols=symbols or _replay_symbols(replay),
@@ -214,8 +218,11 @@ def kill(part: Annotated[str, typer.Argument(help="producer, streaming or feed."
 
 
 def _load(**overrides: object) -> Settings:
-    """Settings of this shell; Ray may be imported from now on."""
-    chosen = settings.load(**overrides)
+    """Settings of the run that was started last; Ray may be imported from now on."""
+    remembered = choice.remembered(settings.load().var_dir)
+    chosen = settings.load(
+        **{**remembered, **{k: v for k, v in overrides.items() if v is not None}}
+    )
     runtime.prepare(chosen)
     return chosen
 

@@ -12,11 +12,13 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 
+from cluster.processes import MAX_LOG_BYTES
 from pipelines.ingest.actor import ProducerActor
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,7 @@ def log_to(path: str) -> None:
     """Send this process's log to a file."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(
-        filename=path,
+        handlers=[RotatingFileHandler(path, maxBytes=MAX_LOG_BYTES, backupCount=1)],
         level=logging.INFO,
         format="%(asctime)s %(levelname)-7s %(name)s: %(message)s",
         force=True,

@@ -13,7 +13,7 @@ from cluster import health, runtime
 from cluster.settings import Settings
 from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError
-from pipelines.events import parse_time_ns
+from pipelines.events import MINUTE_NS, parse_time_ns
 from pipelines.history import RestHistory
 from rl.registry import ModelRef, Registry
 
@@ -158,7 +158,7 @@ def promote_model(settings: Settings, *, model: str, console: Console) -> None:
 
 
 def evaluate_model(settings: Settings, *, model: str | None, console: Console) -> None:
-    """Backtest a model on the newest history, beside the baselines."""
+    """Backtest a model on the newest history that it did not learn from, beside the baselines."""
     from rl import episodes
     from rl.evaluate import report
     from rl.train import TrainConfig
@@ -172,6 +172,11 @@ def evaluate_model(settings: Settings, *, model: str | None, console: Console) -
         settings.symbols, before_ns=market_now_ns(settings), limit=settings.train_bars
     )
     market = episodes.from_bars(bars, assumed_spread_bps=settings.assumed_spread_bps)
+    learnt_to = manifest.training.get("train", {}).get("last")
+    if learnt_to is not None:
+        purged_ns = parse_time_ns(learnt_to) + episodes.PURGE_BARS * MINUTE_NS
+        market = market.where(market.time_ns > purged_ns)
+        console.print(f"[dim]{len(market):,} bars that it did not learn from[/]")
     metrics = report(onnx, manifest, market, costs=TrainConfig().env.costs)
     rows: dict[str, Any] = {str(ref): metrics, **metrics["baselines"]}
     table = Table(box=None, pad_edge=False, header_style="dim")

@@ -51,7 +51,7 @@ def symbols_of(replay: Path) -> list[str]:
 
 def exchange_config(settings: Settings, *, open_on: str) -> ExchangeConfig:
     """What our exchange plays."""
-    folder = settings.var_dir / "exchange"
+    folder = settings.data_dir / "exchange"
     return ExchangeConfig(
         host=settings.host,
         port=settings.exchange_port,
@@ -106,7 +106,7 @@ def producer_config(settings: Settings) -> ProducerConfig:
         symbols=settings.symbols,
         codec=settings.codec,
         clock_url=None if settings.live else f"{settings.exchange_url}/raytape/clock",
-        state_path=(settings.var_dir / "producer" / "state.json").resolve(),
+        state_path=(settings.data_dir / "producer" / "state.json").resolve(),
         batch_ms=settings.batch_ms,
     )
 
@@ -123,7 +123,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
             driver_memory=settings.spark_driver_memory,
             ui_port=settings.spark_ui_port,
             ui_host=settings.host,
-            folder=str((settings.var_dir / "spark").resolve()),
+            folder=str((settings.data_dir / "spark").resolve()),
         ),
         kinesis=kinesis_config(settings),
         lake_uri=settings.uri("lake"),
@@ -212,7 +212,7 @@ def start_kinesis(settings: Settings) -> None:
     if settings.kinesis == "embedded":
         local_aws.start_kinesis(
             port=settings.kinesis_port,
-            path=settings.var_dir / "kinesis",
+            path=settings.data_dir / "kinesis",
             run_dir=settings.run_dir,
             log_dir=settings.log_dir,
         )

@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster import health, learning, parts, preflight, processes, runtime
-from cluster.settings import Settings
+from cluster import choice, health, learning, parts, preflight, processes, runtime
+from cluster.settings import Settings, load
 from pipelines.errors import ConfigError, PartFailed
 
 FIRST_SIGNAL_TIMEOUT_S = 120.0
@@ -43,44 +43,61 @@ class Platform:
             ConfigError: The machine or a setting is not as needed.
             PartFailed: A part did not start; what had started is stopped again.
         """
-        if health.any_running(self._settings):
-            if health.http_json(f"{self._settings.gateway_url}/readyz"):
-                self._console.print("raytape is up already")
-                self._addresses()
+        with choice.exclusive(self._settings):
+            if health.any_running(self._settings):
+                self._already_up()
                 return
-            raise PartFailed(
-                "platform: parts of it run, but the gateway is not ready; "
-                "see `raytape status`, or `raytape down` first"
-            )
-        self._preflight()
-        started = time.monotonic()
-        try:
-            self._start()
-        except BaseException:
-            self._console.print("[dim]stopping what had started[/]")
-            self._stop_children()
-            raise
-        self._console.print(f"[bold]up[/] after {time.monotonic() - started:.0f} s")
-        self._addresses()
+            self._preflight()
+            started = time.monotonic()
+            try:
+                self._start()
+            except BaseException:
+                self._console.print("[dim]stopping what had started[/]")
+                self._stop_children()
+                raise
+            self._console.print(f"[bold]up[/] after {time.monotonic() - started:.0f} s")
+            self._addresses()
 
     def down(self) -> None:
         """Stop the producer, drain both queries, stop the rest. Harmless when nothing runs."""
-        if not health.any_running(self._settings):
-            self._console.print("raytape is not running")
-            runtime.remove_session(self._settings)
-            return
-        if processes.find("ray", run_dir=self._settings.run_dir):
+        with choice.exclusive(self._settings):
+            if not health.any_running(self._settings):
+                self._console.print("raytape is not running")
+                runtime.remove_session(self._settings)
+                return
             try:
                 with runtime.connected(self._settings) as ray:
                     self._drain(ray)
-            except (ConnectionError, RuntimeError) as error:
-                self._line("ray", "failed", f"cannot drain: {str(error).splitlines()[0]}")
-        self._stop_children()
-        self._console.print("[bold]down[/]")
+            except Exception as error:  # noqa: BLE001 (whatever it is, the rest must be stopped)
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                self._line("ray", "failed", f"cannot drain: {reason}")
+            finally:
+                self._stop_children()
+            self._console.print("[bold]down[/]")
+
+    def _already_up(self) -> None:
+        if not health.http_json(f"{self._settings.gateway_url}/readyz"):
+            raise PartFailed(
+                "platform: parts of it run, but it is not ready; "
+                "see `raytape status`, or `raytape down` first"
+            )
+        running = load(**choice.remembered(self._settings.var_dir))
+        different = [
+            name
+            for name in ("replay", "speed", "symbols", "live")
+            if getattr(running, name) != getattr(self._settings, name)
+        ]
+        if different:
+            raise ConfigError(
+                f"raytape is up already, with other {', '.join(different)}; `raytape down` first"
+            )
+        self._console.print("raytape is up already")
+        self._addresses()
 
     def _start(self) -> None:
         settings = self._settings
         begun = datetime.now(UTC)
+        choice.remember(settings)
         if not settings.live:
             with self._step("exchange", settings.exchange_url):
                 parts.start_exchange(settings)
@@ -123,7 +140,9 @@ class Platform:
                 found = (health.http_json(url) or {}).get("items") or []
                 if found and datetime.fromisoformat(found[0]["decided_at"]) > since:
                     signal = found[0]
-                    return f"{symbol} {signal['action']} at {signal['confidence']:.2f}"
+                    sure = signal["confidence"]
+                    why = signal["reason"] if sure is None else f"at {sure:.2f}"
+                    return f"{symbol} {signal['action']} {why}"
             time.sleep(0.25)
         raise PartFailed(
             f"signals: none within {FIRST_SIGNAL_TIMEOUT_S:.0f} s; "
@@ -146,8 +165,9 @@ class Platform:
 
     def _drain(self, ray: Any) -> None:
         if runtime.actor(ray, runtime.PRODUCER):
-            with self._step("producer", "drained"):
-                runtime.ask(ray, runtime.PRODUCER, "drain", 15.0, timeout_s=20)
+            with self._step("producer", "drained") as done:
+                if not runtime.ask(ray, runtime.PRODUCER, "drain", 15.0, timeout_s=20):
+                    done("not drained in time; what is missing is declared at the next start")
                 runtime.ask(ray, runtime.PRODUCER, "stop", timeout_s=10)
         if runtime.actor(ray, runtime.STREAMING):
             with self._step("spark", "drained") as done:
@@ -160,11 +180,11 @@ class Platform:
         parts.stop_actors(ray)
 
     def _stop_children(self) -> None:
+        running = {c.name: c for c in processes.running(run_dir=self._settings.run_dir)}
         for name in ("ray", "exchange", "kinesis"):
-            child = processes.find(name, run_dir=self._settings.run_dir)
-            if child:
+            if name in running:
                 with self._step(name, "stopped"):
-                    processes.stop(child, run_dir=self._settings.run_dir)
+                    processes.stop(running[name], run_dir=self._settings.run_dir)
         parts.remove_sockets(self._settings)
         runtime.remove_session(self._settings)
 

@@ -19,6 +19,9 @@ import psutil
 
 from pipelines.errors import PartFailed
 
+MAX_LOG_BYTES = 32 * 1024 * 1024
+"""A longer log is set aside at the next start; one older file is kept."""
+
 
 @dataclass(frozen=True, slots=True)
 class Child:
@@ -36,13 +39,21 @@ class Child:
     started: float
     log: str
 
+    def family(self) -> list[psutil.Process]:
+        """The child if it runs, and all that lives in the session it began.
+
+        What a killed child leaves behind is still found here: nobody else can be in its session.
+        """
+        members = [p for p in psutil.process_iter() if _session(p) == self.pid and _alive(p)]
+        return [p for p in members if p.create_time() > self.started - 1]
+
     def process(self) -> psutil.Process | None:
         """The running process, or ``None`` if it ended (or its id is somebody else's now)."""
         try:
             process = psutil.Process(self.pid)
             if abs(process.create_time() - self.started) > 1 or not process.is_running():
                 return None
-            return None if process.status() == psutil.STATUS_ZOMBIE else process
+            return process if _alive(process) else None
         except psutil.NoSuchProcess:
             return None
 
@@ -72,6 +83,8 @@ def start(
     run_dir.mkdir(parents=True, exist_ok=True)
     log_dir.mkdir(parents=True, exist_ok=True)
     log = log_dir / f"{name}.log"
+    if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+        log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as out:
         try:
             # Not subprocess: a Popen dropped while its process runs warns, and ours outlive us.
@@ -106,13 +119,9 @@ def find(name: str, *, run_dir: Path) -> Child | None:
 
 
 def running(*, run_dir: Path) -> list[Child]:
-    """All children written down under ``run_dir`` that still run."""
-    found = []
-    for path in sorted(run_dir.glob("*.json")):
-        child = Child(**orjson.loads(path.read_bytes()))
-        if child.process() is not None:
-            found.append(child)
-    return found
+    """All children written down under ``run_dir`` of which anything still runs."""
+    written = (Child(**orjson.loads(p.read_bytes())) for p in sorted(run_dir.glob("*.json")))
+    return [child for child in written if child.process() is not None or child.family()]
 
 
 def stop(child: Child, *, run_dir: Path, grace_s: float = 10) -> None:
@@ -121,17 +130,32 @@ def stop(child: Child, *, run_dir: Path, grace_s: float = 10) -> None:
     Only the child itself is told: it knows in which order to end its own (Ray's head does).
     """
     process = child.process()
+    family = child.family()
     if process is not None:
-        family = [process, *_descendants(process)]
+        family += [p for p in _descendants(process) if p not in family]
         with contextlib.suppress(psutil.NoSuchProcess):
             process.terminate()
         psutil.wait_procs([process], timeout=grace_s)
-        _, alive = psutil.wait_procs(family, timeout=1)
-        for member in alive:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-        psutil.wait_procs(alive, timeout=5)
+    _, alive = psutil.wait_procs(family, timeout=1)
+    for member in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(alive, timeout=5)
     (run_dir / f"{child.name}.json").unlink(missing_ok=True)
+
+
+def _session(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except ProcessLookupError:
+        return None
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

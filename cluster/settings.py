@@ -71,7 +71,10 @@ class Settings(BaseSettings):
 
     # Where it writes
     var_dir: Path = Field(Path("var"), description="Folder of data, checkpoints, models and logs.")
-    lake_uri: str | None = Field(None, description="Lake; a path or s3:// (default: var/lake).")
+    run: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]+$", description="Run with data of its own (var/runs/NAME)."
+    )
+    lake_uri: str | None = Field(None, description="Lake, a path or s3:// (var/lake).")
     registry_uri: str | None = Field(None, description="Models (default: var/registry).")
     checkpoint_uri: str | None = Field(None, description="Spark (default: var/checkpoints).")
     tape_max_mb: int = Field(512, gt=0, description="Disk that the exchange's record may take.")
@@ -130,6 +133,11 @@ class Settings(BaseSettings):
         return value
 
     @property
+    def data_dir(self) -> Path:
+        """Where this run's data is: the synthetic market's, a replay's, or the live market's."""
+        return self.var_dir / "runs" / self.run if self.run else self.var_dir
+
+    @property
     def run_dir(self) -> Path:
         """Where running children are written down."""
         return self.var_dir / "run"
@@ -146,7 +154,11 @@ class Settings(BaseSettings):
             "registry": self.registry_uri,
             "checkpoints": self.checkpoint_uri,
         }[name]
-        return chosen or str((self.var_dir / name).resolve())
+        if chosen is None:
+            # Models belong to every run, data to its own.
+            folder = self.var_dir if name == "registry" else self.data_dir
+            return str((folder / name).resolve())
+        return chosen if "://" in chosen else str(Path(chosen).resolve())
 
     @property
     def gateway_url(self) -> str:

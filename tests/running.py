@@ -75,14 +75,24 @@ class Running:
         return self.get("/v1/ledger")["stages"].get(part) or {}
 
 
-@contextmanager
-def platform(folder: Path, **overrides: Any) -> Iterator[Running]:
-    """Start a platform in a folder, and stop it at the end, whatever happened."""
+def prepared(folder: Path, **overrides: Any) -> Running:
+    """A platform in a folder, on free ports, that is not started yet."""
     chosen = {name: processes.free_port() for name in PORTS}
     chosen |= {"var_dir": folder, **overrides}
     env = {k: v for k, v in os.environ.items() if not k.startswith(("RAYTAPE_", "RAY_"))}
     env |= {f"RAYTAPE_{name.upper()}": str(value) for name, value in chosen.items()}
-    running = Running(settings=load(**chosen), env=env)
+    return Running(settings=load(**chosen), env=env)
+
+
+def free_ports(running: Running) -> list[int]:
+    """The ports that were chosen for a platform."""
+    return [getattr(running.settings, name) for name in PORTS]
+
+
+@contextmanager
+def platform(folder: Path, **overrides: Any) -> Iterator[Running]:
+    """Start a platform in a folder, and stop it at the end, whatever happened."""
+    running = prepared(folder, **overrides)
     try:
         running.cli("up")
         yield running

@@ -14,7 +14,7 @@ import pytest
 from pipelines.lake.query import LakeQuery
 from tests.running import FAST, Running, platform, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 FUTURE_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, -5.0, 123.456789
 

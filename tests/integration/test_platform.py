@@ -18,7 +18,7 @@ from pipelines.kinesis.reader import StreamReader
 from pipelines.lake.query import LakeQuery
 from tests.running import FAST, Running, platform, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "QQQ", "IWM", "TSLA")
 TABLES = {"t": "trades", "q": "quotes", "b": "bars"}

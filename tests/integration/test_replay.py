@@ -39,6 +39,7 @@ def lake(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeQ
         "replay_sessions": "regular",
         "max_sessions": 1,
         "symbols": "SPY",
+        "run": "first-session",
         "speed": 600,
     }
     with platform(folder, **chosen, **FAST) as running:

@@ -1,0 +1,96 @@
+"""`up` and `down` as an operator types them: twice, over kept data, a port taken, after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cluster import processes, runtime
+from tests.running import FAST, Running, free_ports, prepared, until
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+
+CHOSEN: dict[str, Any] = {"symbols": "AAPL,SPY", "speed": 20, "spark_master": "local[2]", **FAST}
+
+
+@pytest.fixture(scope="module")
+def platform_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A platform that was never started."""
+    running = prepared(tmp_path_factory.mktemp("operator"), **CHOSEN)
+    yield running
+    running.cli("down")
+
+
+def remains(running: Running) -> list[str]:
+    """Processes, ports and files of a platform that should be none."""
+    settings = running.settings
+    marks = (str(settings.var_dir), str(runtime.ray_temp_dir(settings)))
+    found = []
+    for process in psutil.process_iter():
+        try:
+            text = " ".join(process.cmdline()) + str(process.environ())
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(mark in text for mark in marks):
+            found.append(text[:200])
+    found += [f"port {p}" for p in free_ports(running) if processes.port_in_use(p)]
+    if runtime.ray_temp_dir(settings).exists():
+        found.append(str(runtime.ray_temp_dir(settings)))
+    return found
+
+
+def test_up_down_up_goes_on_where_it_stopped(platform_: Running) -> None:
+    first = platform_.cli("up")
+    assert "● first signal" in first
+    assert "up already" in platform_.cli("up")
+    before = platform_.get("/v1/ledger")
+    platform_.cli("down")
+    assert remains(platform_) == []
+    assert "not running" in platform_.cli("down")
+
+    second = platform_.cli("up")
+    assert "training" not in second
+    after = until(
+        lambda: (found := platform_.get("/v1/ledger"))["stored"] > before["stored"] and found,
+        timeout_s=60,
+        what="the lake grows again",
+    )
+    assert after["received"] >= before["received"]
+    assert after["lost"] == 0
+    bars = platform_.get("/v1/bars/AAPL", window="1m", limit=500)["items"]
+    times = [bar["event_time"] for bar in bars]
+    assert times == sorted(set(times), reverse=True)
+
+
+def test_down_after_ray_was_killed_leaves_nothing(platform_: Running) -> None:
+    child = processes.find("ray", run_dir=platform_.settings.run_dir)
+    assert child is not None
+    os.kill(child.pid, signal.SIGKILL)
+    platform_.cli("down")
+    assert remains(platform_) == []
+
+
+def test_up_with_a_port_taken_names_port_setting_and_owner(tmp_path: Path) -> None:
+    running = prepared(tmp_path, **CHOSEN)
+    with socket.create_server(("127.0.0.1", running.settings.gateway_port)):
+        done = subprocess.run(
+            [Path(sys.executable).with_name("raytape"), "up"],
+            env=running.env,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "RAYTAPE_GATEWAY_PORT" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert remains(running) == []
