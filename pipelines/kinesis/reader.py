@@ -124,7 +124,7 @@ class StreamReader:
                 raise failures[0]
             log.warning("%s: one shard not read: %s", self._stream, failures[0])
         if any(page.closed for page in pages):
-            self._reshard()
+            self._reshard(keep=bool(records))
         return records
 
     def close(self) -> None:
@@ -137,8 +137,19 @@ class StreamReader:
         except StreamError as error:
             return error
 
-    def _reshard(self) -> None:
-        shards = list_shards(self._client, self._stream, timeout_s=self._timeout_s)
+    def _reshard(self, *, keep: bool) -> None:
+        """Go on with the children; a failure must not take along what the poll has in hand.
+
+        A closed cursor stays until its children are found, so that the next poll looks again.
+        """
+        try:
+            shards = list_shards(self._client, self._stream, timeout_s=self._timeout_s)
+        except StreamError as error:
+            self.at_tip = False
+            if not keep:
+                raise
+            log.warning("%s: the next shards are not known yet: %s", self._stream, error)
+            return
         self._places = follow(self._places, shards)
         self._cursors = {s: c for s, c in self._cursors.items() if not c.closed}
         self._open(latest=False)

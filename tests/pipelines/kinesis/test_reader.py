@@ -191,3 +191,26 @@ def test_cursor_never_shows_the_secret() -> None:
     config = KinesisConfig(access_key="AKIA1", secret_key="hush")
     assert "hush" not in repr(config)
     assert "AKIA1" not in repr(config)
+
+
+def test_poll_when_the_look_for_children_fails_keeps_what_the_closed_shard_gave(
+    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = StreamReader(KinesisConfig(), "s", start="TRIM_HORIZON", client=fake, timeout_s=0.01)
+    made = fake.put("a", count=2)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    later = fake.put("b", count=2)
+
+    def broken(**_: Any) -> Any:
+        raise refused("LimitExceededException")
+
+    monkeypatch.setattr(fake, "list_shards", broken)
+    assert [int(r.sequence) for r in reader.poll()] == made
+    assert not reader.at_tip
+    with pytest.raises(StreamUnavailable):
+        reader.poll()
+    monkeypatch.undo()
+    assert reader.poll() == []  # the children are found now
+    assert [int(r.sequence) for r in reader.poll()] == later
+    reader.close()
