@@ -44,6 +44,8 @@ class Totals:
         gaps: Rows in ``gaps``.
         undecodable: Kinesis records that were no record of ours (a row each in ``quarantine``,
             not counted in ``quarantined``: nobody knows how many messages they held).
+        streams_replaced: How often the stream was another one than before. What the old one held
+            and the archive had not read is lost; holes count it where its epoch goes on.
         by_table: Rows of each table.
     """
 
@@ -54,6 +56,7 @@ class Totals:
     holes: int = 0
     gaps: int = 0
     undecodable: int = 0
+    streams_replaced: int = 0
     by_table: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:

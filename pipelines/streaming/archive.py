@@ -120,6 +120,7 @@ class Archive:
         self._clock = clock
         self._generation = 0
         self.state = ArchiveState()
+        self.replaced = False  # whether the stream is another one than the lake knew
         self.last_batch_ms: float | None = None
 
     def open(self, stream: str) -> ArchiveState:
@@ -139,7 +140,18 @@ class Archive:
         self.state = self._load()
         self._finish(self.state)
         if self.state.stream != stream:
-            self.state = replace(self.state, stream=stream, positions={})
+            self.replaced = self.state.stream != ""
+            if self.replaced:
+                _log.error(
+                    "the stream was replaced: the lake holds %s up to its batch %d, now begins %s; "
+                    "what the old one held beyond that is lost",
+                    self.state.stream,
+                    self.state.batch_id,
+                    stream,
+                )
+            totals = self.state.totals
+            totals = replace(totals, streams_replaced=totals.streams_replaced + self.replaced)
+            self.state = replace(self.state, stream=stream, positions={}, totals=totals)
         return self.state
 
     def process(self, frame: DataFrame, batch_id: int) -> None:
@@ -313,4 +325,6 @@ def _add(
     rows = dict(totals.by_table)
     for name, infos in files.items():
         rows[name] = rows.get(name, 0) + sum(info.rows for info in infos)
-    return Totals(batches=totals.batches + 1, holes=totals.holes + holes, by_table=rows, **sums)
+    return replace(
+        totals, batches=totals.batches + 1, holes=totals.holes + holes, by_table=rows, **sums
+    )

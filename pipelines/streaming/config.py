@@ -17,7 +17,8 @@ class StreamingConfig:
         spark: The session.
         kinesis: The streams; ``market_data`` is read, ``market_signals`` is written.
         lake_uri: The lake, a path or an object-store address.
-        checkpoint_uri: Folder of the checkpoints; each query has one below it.
+        checkpoint_uri: Folder of the checkpoints; a job keeps a folder for each stream below it
+            (its name and when it was made), and in that one for each query.
         symbols: The symbols that are expected (history is fetched for them).
         storage_options: Credentials and endpoint of the lake's object store (delta-rs names).
         archive_trigger_s: Interval of the archive's batches; 0: as fast as it can.

@@ -7,21 +7,26 @@ raises, the process ends, and a new one continues from lake and checkpoints.
 from __future__ import annotations
 
 import contextlib
+import glob
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import PartFailed
+from pipelines.kinesis.offsets import TRIM_HORIZON
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
 from pipelines.streaming import signals
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.outbox import Outbox, new_stats
-from pipelines.streaming.schemas import ARCHIVE, SIGNALS
+from pipelines.streaming.schemas import ARCHIVE, SIGNALS, checkpoint_of_stream
 from pipelines.streaming.session import close_session, open_session
 
 if TYPE_CHECKING:
@@ -68,9 +73,8 @@ class StreamingJob:
         Raises:
             PartFailed: The session or a query did not start.
         """
-        config = self._config
         try:
-            self._archive.open(stream_identity(config.kinesis))
+            config = self._config = self._of_stream(stream_identity(self._config.kinesis))
             if config.signals:
                 self._outbox = signals.open_outbox(config)
             self._spark = open_session(config.spark)
@@ -157,6 +161,24 @@ class StreamingJob:
         if self._state != "failed":
             self._state = "stopped"
 
+    def _of_stream(self, identity: str) -> StreamingConfig:
+        """Open the archive; the configuration for this stream, which has checkpoints of its own.
+
+        A stream made anew is read from its oldest record by both queries: the offsets of the old
+        one, and batches that were planned in it, could never be read again.
+        """
+        self._archive.open(identity)
+        config = self._config
+        begin = config.starting_position
+        if self._archive.replaced:
+            begin = TRIM_HORIZON
+            _forget_others(config.checkpoint_uri, identity)
+        return replace(
+            config,
+            checkpoint_uri=checkpoint_of_stream(config.checkpoint_uri, identity),
+            starting_position=begin,
+        )
+
     def _fail(self, error: str) -> None:
         self._state, self._error = "failed", error
         _log.error("failed: %s", error)
@@ -190,6 +212,14 @@ class StreamingJob:
             if self._monotonic() >= deadline:
                 return False
         return True
+
+
+def _forget_others(checkpoint_uri: str, identity: str) -> None:
+    """Delete the local checkpoints of streams that were replaced; in a store they stay."""
+    folder = Path(checkpoint_uri.removeprefix("file://"))
+    for other in folder.glob(f"{glob.escape(identity.rpartition('@')[0])}@*"):
+        if other.name != identity:
+            shutil.rmtree(other, ignore_errors=True)
 
 
 def cause_of(error: BaseException) -> str:

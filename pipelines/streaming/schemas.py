@@ -27,6 +27,15 @@ RESULT_SCHEMA: Final = "result string"
 """Spark schema of what a partition of the archive gives back: one row of JSON."""
 
 
+def checkpoint_of_stream(checkpoint_uri: str, identity: str) -> str:
+    """Folder of the checkpoints of one stream: what they hold means nothing in another.
+
+    >>> checkpoint_of_stream("/var/checkpoints/", "market-data@1700000000000")
+    '/var/checkpoints/market-data@1700000000000'
+    """
+    return f"{checkpoint_uri.rstrip('/')}/{identity}"
+
+
 def checkpoint(checkpoint_uri: str, query: str) -> str:
     """Checkpoint folder of a query.
 

@@ -192,6 +192,8 @@ def test_stream_made_anew_forgets_the_positions_and_keeps_the_marks(lake, tape, 
     lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=0)
     anew = lake.archive(stream="market-data@2")
     assert anew.state.positions == {}
+    assert (archive.replaced, anew.replaced) == (False, True)
+    assert anew.stats()["streams_replaced"] == 1
     assert anew.state.marks == archive.state.marks
 
 

@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from cluster import local_aws
 from pipelines.codec import encode_record
 from pipelines.errors import PartFailed
 from pipelines.events import Record
@@ -74,14 +76,14 @@ def session() -> Iterator[SparkSession]:
 @pytest.fixture
 def jobs(
     config: StreamingConfig, session: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[], StreamingJob]]:
+) -> Iterator[Callable[..., StreamingJob]]:
     """Starts a job; every one is stopped at the end."""
     monkeypatch.setattr(job_module, "open_session", lambda _: session)
     monkeypatch.setattr(job_module, "close_session", lambda _: None)
     started: list[StreamingJob] = []
 
-    def start() -> StreamingJob:
-        job = StreamingJob(config)
+    def start(**changes: Any) -> StreamingJob:
+        job = StreamingJob(replace(config, **changes))
         started.append(job)
         starter = threading.Thread(target=job.start)  # as its host does: not where it is stopped
         starter.start()
@@ -126,7 +128,7 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     assert job.stats()["state"] == "stopped"
 
     # The last batch runs again: its commit log entry never reached the disk.
-    commits = Path(config.checkpoint_uri) / "archive" / "commits"
+    (commits,) = Path(config.checkpoint_uri).glob("*/archive/commits")
     last = max((p for p in commits.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     last.unlink()
     (commits / f".{last.name}.crc").unlink(missing_ok=True)
@@ -151,6 +153,34 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     assert (totals["holes"], totals["undecodable"], totals["quarantined"]) == (0, 1, 0)
 
 
+def test_job_begins_anew_when_its_streams_were_made_anew(config, jobs, kinesis, new_tape):
+    old, new = new_tape("run-1"), new_tape("run-2")
+    put(kinesis, [old.record(old.trade()) for _ in range(5)])
+    job = jobs(signals=True)
+    assert job.drain(60)
+    job.stop()
+    put(kinesis, [old.record(old.trade())])
+    # A batch that was planned in the old stream and never ran: it can not run in the new one.
+    for commits in Path(config.checkpoint_uri).glob("*/*/commits"):
+        for entry in commits.iterdir():
+            entry.unlink()
+
+    client = boto3.client("kinesis", **kinesis.client_kwargs())
+    for name in (kinesis.market_data, kinesis.market_signals):
+        client.delete_stream(StreamName=name)
+        client.get_waiter("stream_not_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+    local_aws.ensure_streams(kinesis, shards=2)
+    put(kinesis, [new.record(new.trade()) for _ in range(3)])
+
+    for _ in range(2):  # and once more: it has begun anew for good
+        job = jobs(signals=True, starting_position="LATEST")
+        assert job.drain(60)
+        assert job.stats()["archive"]["stored"] == 5 + 3
+        assert job.stats()["archive"]["streams_replaced"] == 1
+        job.stop()
+    assert len(list(Path(config.checkpoint_uri).iterdir())) == 1
+
+
 def test_job_whose_query_dies_says_so(config, jobs, kinesis, new_tape):
     job = jobs()
     shutil.rmtree(Path(config.lake_uri) / "trades")
@@ -163,8 +193,6 @@ def test_job_whose_query_dies_says_so(config, jobs, kinesis, new_tape):
 
 
 def test_job_without_its_stream_does_not_start(config):
-    from dataclasses import replace
-
     lost = replace(config, kinesis=replace(config.kinesis, market_data="no-such-stream"))
     job = StreamingJob(lost)
     with pytest.raises(PartFailed, match="no-such-stream"):
