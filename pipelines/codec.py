@@ -114,23 +114,35 @@ def encode_record(record: Record) -> bytes:
 def decode_record(data: bytes) -> Record:
     """The record of Kinesis data made by :func:`encode_record`.
 
+    Every field has its type in what is returned; what the messages are is each reader's to judge.
+
     Raises:
-        MalformedFrame: Not a record of version 1.
+        MalformedFrame: Not a record of version 1, or a field of it is missing or of a wrong type.
     """
-    try:
-        doc = orjson.loads(data)
-        if doc["v"] != STREAM_VERSION:
-            raise MalformedFrame(f"record of unknown version {doc['v']!r}", raw=bytes(data))
-        return Record(
-            epoch=doc["epoch"],
-            bucket=doc["bucket"],
-            bseq=doc["bseq"],
-            sent_at_ns=doc["sent_at_ns"],
-            market_ns=doc["market_ns"],
-            messages=doc["messages"],
+    doc = _document(data, "record")
+    record = Record(
+        epoch=doc.get("epoch", ""),
+        bucket=doc.get("bucket", -1),
+        bseq=doc.get("bseq", 0),
+        sent_at_ns=doc.get("sent_at_ns", -1),
+        market_ns=doc.get("market_ns", -1),
+        messages=doc.get("messages", ()),
+    )
+    wrong = [
+        name
+        for name, good in (
+            ("epoch", type(record.epoch) is str and record.epoch != ""),
+            ("bucket", _is_count(record.bucket) and record.bucket < 2**31),
+            ("bseq", _is_count(record.bseq) and record.bseq > 0),
+            ("sent_at_ns", _is_count(record.sent_at_ns)),
+            ("market_ns", _is_count(record.market_ns)),
+            ("messages", type(record.messages) is list),
         )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise MalformedFrame(f"no record: {error!r}", raw=bytes(data)) from error
+        if not good
+    ]
+    if wrong:
+        raise MalformedFrame(f"no record: {', '.join(wrong)}", raw=bytes(data))
+    return record
 
 
 def encode_items(items: Sequence[Mapping[str, Any]]) -> bytes:
@@ -139,19 +151,49 @@ def encode_items(items: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def decode_items(data: bytes) -> list[dict[str, Any]]:
-    """Items of one ``market-signals`` record.
+    """Items of one ``market-signals`` record, each with its texts, its time and its data.
 
     Raises:
-        MalformedFrame: Not an item record of version 1.
+        MalformedFrame: Not an item record of version 1, or a field of an item is missing or of a
+            wrong type.
     """
+    items = _document(data, "items").get("items")
+    if not isinstance(items, list):
+        raise MalformedFrame("no items: not a list", raw=bytes(data))
+    for item in items:
+        wrong = _wrong_field(item) if isinstance(item, dict) else "not an object"
+        if wrong is not None:
+            raise MalformedFrame(f"no item: {wrong}", raw=bytes(data))
+    return items
+
+
+def _document(data: bytes, what: str) -> dict[str, Any]:
     try:
         doc = orjson.loads(data)
-        if doc["v"] != STREAM_VERSION:
-            raise MalformedFrame(f"items of unknown version {doc['v']!r}", raw=bytes(data))
-        items: list[dict[str, Any]] = doc["items"]
-        return items
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise MalformedFrame(f"no items: {error!r}", raw=bytes(data)) from error
+    except orjson.JSONDecodeError as error:
+        raise MalformedFrame(f"no {what}: {error}", raw=bytes(data)) from error
+    if not isinstance(doc, dict) or "v" not in doc:
+        raise MalformedFrame(f"no {what}: no object with a version", raw=bytes(data))
+    if doc["v"] != STREAM_VERSION:
+        raise MalformedFrame(f"{what} of unknown version {doc['v']!r:.40}", raw=bytes(data))
+    return doc
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**63  # a bool is none
+
+
+def _wrong_field(item: Mapping[str, Any]) -> str | None:
+    for name in ("id", "kind", "symbol", "event_time"):
+        if type(item.get(name)) is not str:
+            return name
+    if not isinstance(item.get("data"), dict):
+        return "data"
+    try:
+        parse_time_ns(item["event_time"])
+    except (ValueError, IndexError, OverflowError):
+        return "event_time"
+    return None
 
 
 def _raw(frame: bytes | str) -> bytes:

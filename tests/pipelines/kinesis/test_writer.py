@@ -62,7 +62,12 @@ def test_put_to_a_missing_stream_raises(kinesis):
 
 def _items(n):
     return [
-        item("bar", symbol=("SPY", "AAPL")[i % 2], event_time=f"t{i:04}", data={"pad": "x" * 400})
+        item(
+            "bar",
+            symbol=("SPY", "AAPL")[i % 2],
+            event_time=f"2024-07-05T{i // 60:02}:{i % 60:02}:00Z",
+            data={"pad": "x" * 400},
+        )
         for i in range(n)
     ]
 
