@@ -20,3 +20,13 @@ net.Server.prototype.listen = function (port, ...rest) {
   const host = typeof rest[0] === "string" ? [] : ["127.0.0.1"];
   return listen.call(this, port, ...host, ...rest);
 };
+
+const seconds = (name) => 1000 * Number(process.env[name] || 0);
+const retentionMs = seconds("RAYTAPE_KINESIS_RETENTION_S");
+if (retentionMs > 0) {
+  require("./trim.cjs").install({
+    retentionMs,
+    everyMs: seconds("RAYTAPE_KINESIS_TRIM_EVERY_S") || 60_000,
+    graceMs: Math.min(retentionMs, 600_000),
+  });
+}

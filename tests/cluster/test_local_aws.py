@@ -1,13 +1,23 @@
 """The embedded Kinesis keeps what it was given."""
 
+import os
 import socket
 import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
 import psutil
+import pytest
 
-from cluster import local_aws
+from cluster import local_aws, processes
+from pipelines.errors import DataLoss
+from pipelines.kinesis.offsets import Position, ShardRange
+from pipelines.kinesis.reader import StreamReader
+from pipelines.kinesis.source import read_range
 from pipelines.ports import KinesisConfig
 
 
@@ -45,3 +55,129 @@ def test_kinesis_listens_on_loopback_only(kinesis: KinesisConfig) -> None:
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
     assert addresses == {"127.0.0.1"}
+
+
+RETENTION_S = 2.0
+SHARD = "shardId-000000000000"
+
+
+@pytest.fixture
+def forgetful(tmp_path: Path) -> Iterator[KinesisConfig]:
+    """A kinesalite that keeps records for two seconds, on disk."""
+    port = processes.free_port()
+    child = local_aws.start_kinesis(
+        port=port,
+        path=tmp_path / "db",
+        run_dir=tmp_path / "run",
+        log_dir=tmp_path / "log",
+        retention_s=RETENTION_S,
+        trim_every_s=0.2,
+    )
+    config = local_aws.embedded_kinesis(port)
+    local_aws.ensure_streams(config, shards=1)
+    yield config
+    processes.stop(child, run_dir=tmp_path / "run")
+
+
+def put(client: Any, config: KinesisConfig, count: int, *, data: bytes = b"x") -> list[str]:
+    answer = client.put_records(
+        StreamName=config.market_data, Records=[{"Data": data, "PartitionKey": "1"}] * count
+    )
+    return [record["SequenceNumber"] for record in answer["Records"]]
+
+
+def held(config: KinesisConfig, start: Any = "TRIM_HORIZON") -> list[str]:
+    reader = StreamReader(config, config.market_data, start=start)
+    try:
+        return [record.sequence for record in reader.poll()]
+    finally:
+        reader.close()
+
+
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.05)
+
+
+def test_old_records_expire_and_only_readers_that_missed_some_notice(
+    forgetful: KinesisConfig,
+) -> None:
+    client = boto3.client("kinesis", **forgetful.client_kwargs())
+    old = put(client, forgetful, 5)
+    assert held(forgetful) == old
+    eventually(lambda: held(forgetful) == old[-1:])  # the newest that expired stays
+    new = put(client, forgetful, 3)
+
+    def read(after: str) -> list[str]:
+        first, last = Position("after", int(after)), Position("after", int(new[-1]))
+        pages = read_range(
+            client, forgetful.market_data, ShardRange(SHARD, first, last),
+            native_time=False, fetch_size=100, fail_on_data_loss=True, timeout_s=5,
+        )  # fmt: skip
+        return [record.sequence for page in pages for record in page]
+
+    assert read(old[-1]) == new
+    with pytest.raises(DataLoss):
+        read(old[1])
+    assert held(forgetful, {SHARD: old[1]}) == [old[-1], *new]
+    assert held(forgetful, {SHARD: old[-1]}) == new
+    assert int(new[0]) > int(old[-1])
+    client.close()
+
+
+def folder_mb(path: Path) -> float:
+    total = 0
+    for entry in os.scandir(path):
+        try:
+            total += entry.stat().st_size
+        except FileNotFoundError:  # LevelDB works there
+            continue
+    return total / 1e6
+
+
+def test_expired_records_free_their_place_on_disk(forgetful: KinesisConfig, tmp_path: Path) -> None:
+    client = boto3.client("kinesis", **forgetful.client_kwargs())
+    for _ in range(24):
+        put(client, forgetful, 20, data=os.urandom(50_000))
+    assert folder_mb(tmp_path / "db") > 20
+    eventually(lambda: len(held(forgetful)) == 1)
+    eventually(lambda: folder_mb(tmp_path / "db") < 8)
+    client.close()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "kinesis"
+    path.mkdir()
+    (path / "000001.ldb").write_bytes(bytes(2_000_000))
+    return path
+
+
+def test_bound_disk_deletes_a_drained_store_that_is_too_large(store: Path) -> None:
+    local_aws.mark_drained(store)
+    assert not local_aws.bound_disk(store, 3)
+    assert local_aws.bound_disk(store, 1)
+    assert list(store.parent.iterdir()) == []
+    assert not local_aws.bound_disk(store, 1)
+
+
+def test_bound_disk_keeps_a_store_that_was_not_drained(
+    store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not local_aws.bound_disk(store, 1)
+    assert (store / "000001.ldb").exists()
+    assert "not drained" in caplog.text
+
+
+def test_start_takes_the_mark_of_draining_away(tmp_path: Path) -> None:
+    path = tmp_path / "kinesis"
+    local_aws.mark_drained(path)
+    run_dir = tmp_path / "run"
+    child = local_aws.start_kinesis(
+        port=processes.free_port(), path=path, run_dir=run_dir, log_dir=tmp_path / "log"
+    )
+    processes.stop(child, run_dir=run_dir)
+    assert not local_aws.bound_disk(path, 0)
+    assert path.is_dir()

@@ -1,0 +1,76 @@
+// Lets records expire, so that the store on disk is bounded.
+//
+// kinesalite deletes an old record only when somebody reads it, and its readers are at the tip.
+// Here each shard is walked from its oldest record, every so often: what arrived before the
+// retention goes. The newest of those stays, as the place behind which its readers continue: that
+// it is gone tells a reader that something it had not read may be gone too. Sequence numbers go
+// on; TRIM_HORIZON becomes the oldest record that is left.
+"use strict";
+
+const db = require("kinesalite/db");
+
+const CHUNK = 500;
+
+async function trimShard(store, name, shardIx, beforeMs) {
+  const streamDb = store.getStreamDb(name);
+  const range = { gte: db.shardIxToHex(shardIx), lt: db.shardIxToHex(shardIx + 1) };
+  let first, kept, chunk = [], count = 0;
+  const flush = async () => {
+    if (chunk.length) await streamDb.batch(chunk);
+    count += chunk.length;
+    chunk = [];
+  };
+  for await (const key of streamDb.createKeyStream(range)) {
+    if (db.parseSequence(key.split("/")[1]).seqTime >= beforeMs) break;
+    if (kept !== undefined) {
+      first = first ?? kept;
+      chunk.push({ type: "del", key: kept });
+    }
+    kept = key;
+    if (chunk.length >= CHUNK) await flush();
+  }
+  await flush();
+  // LevelDB frees the place of what was deleted when it compacts, which it does not hurry to.
+  if (count && store.db.compactRange) {
+    const at = (key) => `!stream-${name}!${key}`;
+    await new Promise((resolve, reject) => {
+      store.db.compactRange(at(first), at(kept), (error) => (error ? reject(error) : resolve()));
+    });
+  }
+  return count;
+}
+
+async function trim(store, beforeMs) {
+  const shards = [];
+  for await (const { key: name, value: stream } of store.metaDb.createReadStream()) {
+    stream.Shards.forEach((_, shardIx) => shards.push([name, shardIx]));
+  }
+  // No iterator may be open now: it is a snapshot, for whose sake compaction would keep it all.
+  let count = 0;
+  for (const [name, shardIx] of shards) {
+    count += await trimShard(store, name, shardIx, beforeMs);
+  }
+  return count;
+}
+
+// Whoever comes back after a pause gets some time to read on before the first records go.
+function install({ retentionMs, everyMs, graceMs }) {
+  const create = db.create;
+  db.create = (options) => {
+    const store = create(options);
+    const next = (waitMs) => setTimeout(pass, waitMs).unref();
+    const pass = async () => {
+      try {
+        const count = await trim(store, Date.now() - retentionMs);
+        if (count) console.log("%s trimmed %d records", new Date().toISOString(), count);
+      } catch (error) {
+        console.error("not trimmed:", error); // the next pass tries again
+      }
+      next(everyMs);
+    };
+    next(graceMs);
+    return store;
+  };
+}
+
+module.exports = { install };
