@@ -8,11 +8,11 @@ Kinesis record of ``market-data`` holds: many messages of one symbol bucket. An 
 from __future__ import annotations
 
 import base64
-import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 Message = dict[str, Any]
@@ -44,6 +44,12 @@ MAX_RAW_BYTES = 512 * 1024
 MAX_AHEAD_NS = 5 * MINUTE_NS
 MAX_BEHIND_NS = 7 * DAY_NS
 """An event dated further from the market time of its record than this is quarantined."""
+
+MAX_NUMBER = 1e12
+"""Largest price (USD), size or volume (shares): sums of products of a minute stay finite."""
+
+MIN_PRICE_USD = 1e-9
+"""Smallest price: ratios of prices stay finite."""
 
 
 def bucket_of(symbol: str) -> int:
@@ -142,14 +148,44 @@ def malformed(reason: str, *, raw: bytes, received_ns: int) -> Message:
     return {"T": MALFORMED, "reason": reason, "raw": text, "r": received_ns}
 
 
-def _bad_number(value: object, *, zero_ok: bool) -> bool:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+def _bad_number(value: object, *, zero_ok: bool, least: float = 0.0) -> bool:
+    """Whether a value is no number, or out of bounds; NaN is out of any."""
+    if type(value) is not float and type(value) is not int:
         return True
-    return value < 0 if zero_ok else value <= 0
+    if value == 0:
+        return not zero_ok
+    return not least <= value <= MAX_NUMBER
 
 
-_POSITIVE = {TRADE: ("p",), QUOTE: ("bp", "ap"), BAR: ("o", "h", "l", "c")}
-_NOT_NEGATIVE = {TRADE: ("s",), QUOTE: ("bs", "as"), BAR: ("v",)}
+def _bad_strings(value: object) -> bool:
+    if type(value) is not list and type(value) is not tuple:
+        return True
+    return not {*map(type, value)} <= {str}
+
+
+def _bad_count(value: object, *, least: int = 0) -> bool:
+    return type(value) is not int or not least <= value < 2**63
+
+
+_NUMBERS: dict[str, tuple[tuple[str, float, bool], ...]] = {
+    TRADE: (("p", MIN_PRICE_USD, False), ("s", 0.0, True)),
+    QUOTE: (
+        ("bp", MIN_PRICE_USD, True),
+        ("ap", MIN_PRICE_USD, True),
+        ("bs", 0.0, True),
+        ("as", 0.0, True),
+    ),
+    BAR: (*((key, MIN_PRICE_USD, False) for key in "ohlc"), ("v", 0.0, True)),
+}
+"""What a message must have: key, least value, and whether it may be 0 instead."""
+
+_STRINGS = {TRADE: ("x", "z"), QUOTE: ("bx", "ax", "z"), BAR: ()}
+_OTHERS: dict[str, tuple[tuple[str, Callable[[object], bool]], ...]] = {
+    TRADE: (("c", _bad_strings), ("i", partial(_bad_count, least=-(2**63)))),
+    QUOTE: (("c", _bad_strings),),
+    BAR: (("n", _bad_count), ("vw", partial(_bad_number, zero_ok=True))),
+}
+"""What a message may lack, with a test of it; the strings stand apart because they are many."""
 
 
 def reject_reason(message: Message, *, market_ns: int) -> str | None:
@@ -161,10 +197,11 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
             every reader at any time decides the same.
 
     Returns:
-        ``unknown_type``, ``missing_field:<key>``, ``bad_number:<key>``, ``bad_time``,
-        ``future_event``, ``ancient_event``, ``bad_bar`` or ``None``.
+        ``unknown_type``, ``missing_field:<key>``, ``bad_number:<key>``, ``bad_type:<key>``,
+        ``bad_time``, ``future_event``, ``ancient_event``, ``bad_bar`` or ``None``.
 
-    A quote may have a side with price 0 (nobody there); a trade and a bar may not.
+    A quote may have a side with price 0 (nobody there); a trade and a bar may not. What passes
+    fits the columns of the lake and can be computed with: no reader needs a rule of its own.
 
     >>> trade = {"T": "t", "S": "AAPL", "p": -1, "s": 5, "t": "1970-01-01T00:00:01Z"}
     >>> reject_reason(trade, market_ns=0)
@@ -173,24 +210,32 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
     kind = message.get("T")
     if not isinstance(kind, str) or kind not in MARKET_TYPES:
         return "unknown_type"
-    if kind in _POSITIVE:
+    if kind in _NUMBERS:
         if not isinstance(message.get("S"), str) or not message["S"]:
             return "missing_field:S"
-        for key in _POSITIVE[kind]:
+        for key, least, zero_ok in _NUMBERS[kind]:
+            value = message.get(key)
+            if type(value) is float and least <= value <= MAX_NUMBER and value:
+                continue
             if key not in message:
                 return f"missing_field:{key}"
-            if _bad_number(message[key], zero_ok=kind == QUOTE):
+            if _bad_number(value, zero_ok=zero_ok, least=least):
                 return f"bad_number:{key}"
-        for key in _NOT_NEGATIVE[kind]:
-            if key not in message:
-                return f"missing_field:{key}"
-            if _bad_number(message[key], zero_ok=True):
-                return f"bad_number:{key}"
+        for key in _STRINGS[kind]:
+            value = message.get(key)
+            if type(value) is not str and value is not None:
+                return f"bad_type:{key}"
+        for key, bad in _OTHERS[kind]:
+            value = message.get(key)
+            if value is not None and bad(value):
+                return f"bad_type:{key}"
         if kind == BAR and not (
             message["l"] <= min(message["o"], message["c"])
             and max(message["o"], message["c"]) <= message["h"]
         ):
             return "bad_bar"
+    if (received := message.get("r")) is not None and _bad_count(received):
+        return "bad_type:r"
     try:
         ns = effective_ns(message)
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -200,6 +245,20 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
     if ns < market_ns - MAX_BEHIND_NS:
         return "ancient_event"
     return None
+
+
+def is_gap(message: Message) -> bool:
+    """Whether a ``gap`` message has what a gap needs.
+
+    >>> is_gap({"T": "gap", "S": "SPY", "from_ns": None, "to_ns": 7})
+    True
+    """
+    begins = message.get("from_ns")
+    return (
+        type(message.get("S")) is str
+        and not _bad_count(message.get("to_ns"))
+        and (begins is None or not _bad_count(begins))
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from pipelines.events import (
     MALFORMED,
     Message,
     Record,
+    is_gap,
     parse_time_ns,
     reject_reason,
 )
@@ -173,7 +174,7 @@ class Parser:
         kind = message.get("T")
         if kind == HEARTBEAT:
             return
-        if kind == GAP and _is_gap(message):
+        if kind == GAP and is_gap(message):
             self._gaps.messages.append(message)
             self._gaps.times.append(message["to_ns"])
             self._gaps.record.append(number)
@@ -304,15 +305,6 @@ class Parser:
 
 def _is_ns(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def _is_gap(message: Message) -> bool:
-    begins = message.get("from_ns")
-    return (
-        isinstance(message.get("S"), str)
-        and _is_ns(message.get("to_ns"))
-        and (begins is None or _is_ns(begins))
-    )
 
 
 def _raw(message: Message) -> bytes | None:

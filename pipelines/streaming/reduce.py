@@ -23,6 +23,7 @@ from pipelines.events import (
     TRADE,
     Message,
     Record,
+    is_gap,
     parse_time_ns,
     reject_reason,
 )
@@ -35,6 +36,9 @@ _ARROW: Final = pa.schema(
     [("symbol", pa.string()), ("first_ns", pa.int64()), ("parts", pa.binary())]
 )
 _NEEDED: Final = frozenset({TRADE, QUOTE, BAR})
+
+# What bad data raises in code that believed it to be good.
+_BAD_DATA: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 _log = logging.getLogger(__name__)
 
@@ -64,26 +68,44 @@ def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def add(record: Record, rows: dict[str, list[Any]]) -> None:
     """Append what a record says about each of its symbols.
 
+    A message that passes the rule and is nevertheless not understood would be read again at every
+    restart: it is left out, and counted as ``("x",)`` in the parts of its symbol.
+
     Args:
         record: The record.
         rows: Per symbol its parts so far; each ``[epoch, bseq, sent_at_ns, market_ns, ops]``.
     """
     ops: dict[str, list[Any]] = {}
     for message in record.messages:
-        kind = message.get("T")
-        if kind in _NEEDED:
-            if reject_reason(message, market_ns=record.market_ns) is None:
-                ops.setdefault(message["S"], []).append(_op(kind, message))
-        elif kind == HEARTBEAT:
-            for symbol in message["symbols"]:
-                ops.setdefault(symbol, [])
-        elif kind == GAP:
-            op = ["g", message["from_ns"], message["to_ns"]]
-            ops.setdefault(message["S"], []).append(op)
+        try:
+            _add(message, record.market_ns, ops)
+        except _BAD_DATA:
+            _log.exception("left out a message of %s/%s", record.bucket, record.bseq)
+            symbol = message.get("S") if isinstance(message, dict) else None
+            if type(symbol) is str:
+                ops.setdefault(symbol, []).append(["x"])
     for symbol, done in ops.items():
         rows.setdefault(symbol, []).append(
             [record.epoch, record.bseq, record.sent_at_ns, record.market_ns, done]
         )
+
+
+def _add(message: Message, market_ns: int, ops: dict[str, list[Any]]) -> None:
+    if not isinstance(message, dict):
+        return
+    kind = message.get("T")
+    if type(kind) is not str:
+        return
+    if kind in _NEEDED:
+        if reject_reason(message, market_ns=market_ns) is None:
+            ops.setdefault(message["S"], []).append(_op(kind, message))
+    elif kind == HEARTBEAT:
+        for symbol in message.get("symbols") or ():
+            if type(symbol) is str:
+                ops.setdefault(symbol, [])
+    elif kind == GAP and is_gap(message):
+        op = ["g", message.get("from_ns"), message["to_ns"]]
+        ops.setdefault(message["S"], []).append(op)
 
 
 def parts_of(blobs: Sequence[tuple[int, bytes]]) -> list[Part]:

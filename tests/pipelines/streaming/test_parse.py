@@ -118,10 +118,10 @@ def test_parse_of_a_malformed_frame_keeps_its_bytes(tape):
         ({"t": "2012-01-03T14:30:00Z"}, "future_event"),
         ({"t": "2010-01-03T14:30:00Z"}, "ancient_event"),
         ({"t": 5}, "bad_time"),
-        ({"i": "seven"}, "bad_type:trade_id"),
-        ({"c": 5}, "bad_type:conditions"),
-        ({"x": 4}, "bad_type:exchange"),
-        ({"r": "now"}, "bad_type:received_at_ns"),
+        ({"i": "seven"}, "bad_type:i"),
+        ({"c": 5}, "bad_type:c"),
+        ({"x": 4}, "bad_type:x"),
+        ({"r": "now"}, "bad_type:r"),
     ],
 )
 def test_parse_of_a_bad_message_quarantines_it_alone(tape, changes, reason):

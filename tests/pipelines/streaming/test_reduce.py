@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
+import pytest
+
 from pipelines.events import GAP, HEARTBEAT, MINUTE_NS
+from pipelines.streaming.bars import Start, SymbolState
 from pipelines.streaming.reduce import parts_of, reduce
 
 
@@ -57,3 +62,26 @@ def test_parts_of_two_shards_come_in_order_of_sending(tape, rows_of):
         for row in batch.to_pylist()
     ]
     assert [p.bseq for p in parts_of(blobs)] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        5, None, {"T": ["t"]}, {"T": HEARTBEAT}, {"T": HEARTBEAT, "symbols": 5},
+        {"T": HEARTBEAT, "symbols": [["A"], 7]}, {"T": GAP, "S": "SPY"},
+        {"T": GAP, "S": "SPY", "from_ns": 1, "to_ns": "x"},
+    ],
+)  # fmt: skip
+def test_reduce_leaves_out_an_odd_message_and_keeps_the_rest(tape, rows_of, odd):
+    (part,) = _parts([rows_of([tape.record(tape.trade(), odd, tape.bar())])])["SPY"]
+    assert [op[0] for op in part.ops] == ["t", "b"]
+
+
+def test_reduce_counts_a_message_that_breaks_the_code_and_goes_on(tape, rows_of, monkeypatch):
+    broken = Mock(side_effect=[TypeError("unforeseen"), ["t", 1, 1.0, 1, True]])
+    monkeypatch.setattr("pipelines.streaming.reduce._op", broken)
+    (part,) = _parts([rows_of([tape.record(tape.trade(), tape.trade())])])["SPY"]
+    assert [op[0] for op in part.ops] == ["x", "t"]
+    state = SymbolState()
+    state.fold([part], start_of=lambda _: Start())
+    assert state.counters["skipped"] == 1
