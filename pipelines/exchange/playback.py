@@ -144,8 +144,8 @@ class _Minute:
         number = walked.number + (start_ns // MINUTE_NS % 1440) * 100_000 + 1
         self._columns = tuple(
             c.tolist()
-            for c in (walked.time_ns, walked.symbol, walked.is_trade, walked.price, walked.size,
-                      walked.ask, walked.ask_size, number)
+            for c in (walked.time_ns, walked.symbol, walked.is_trade, walked.odd_lot, walked.price,
+                      walked.size, walked.ask, walked.ask_size, number)
         )  # fmt: skip
         self._bar_columns = tuple(
             c.tolist()
@@ -163,11 +163,11 @@ class _Minute:
         messages: list[Message] = []
         keys: list[Key] = []
         columns = (column[first:last] for column in self._columns[1:])
-        for i, trade, price, size, ask, ask_size, number in zip(*columns, strict=True):
+        for i, trade, odd, price, size, ask, ask_size, number in zip(*columns, strict=True):
             exchange = exchanges[number % len(exchanges)]
             if trade:
                 keys.append(self._trade_keys[i])
-                conditions = _ODD_LOT if size < 100 else _REGULAR
+                conditions = _ODD_LOT if odd else _REGULAR
                 messages.append(
                     {"T": "t", "S": symbols[i], "i": number, "x": exchange, "p": price,
                      "s": size, "c": conditions, "t": None, "z": tapes[i]}

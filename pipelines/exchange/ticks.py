@@ -9,6 +9,7 @@ seed, symbol and minute only, so history and the live stream agree.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from pipelines.exchange.noise import Floats, Ints, Keys
 
 SPREAD_BPS = 1.5
 """Typical quoted spread; at least one tick."""
+
+ROUND_LOT = 100
+"""Shares; a smaller trade is an odd lot."""
 
 _QUANTUM_NS = 1024
 """Times of one symbol are multiples of this plus the symbol's index: so all of them differ."""
@@ -61,12 +65,14 @@ class Ticks:
     """Ticks of one minute over all symbols in time order, flat columns of shape ``(N,)``.
 
     A trade uses ``price`` and ``size``; a quote ``price`` (bid), ``size`` (bid size), ``ask``,
-    ``ask_size``.
+    ``ask_size``. ``odd_lot`` says which trades the tape marks as odd lots. Those make no price of
+    a bar, so the trades that make the bar's own count as round lots, however small they are.
     """
 
     time_ns: Ints
     symbol: Ints
     is_trade: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    odd_lot: np.ndarray[tuple[int], np.dtype[np.bool_]]
     price: Floats
     size: Ints
     ask: Floats
@@ -191,6 +197,7 @@ def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
         columns[:, :, slot, 2], columns[:, :, slot, 3] = ask, ask_size
     columns[:, :, 1, 0], columns[:, :, 1, 1] = price, trades.size
 
+    odd_lot = np.repeat((trades.size < ROUND_LOT) & ~_makes_price(bars, price), 3, axis=1)
     real = np.repeat(np.arange(width) < bars.trades[:, None], 3, axis=1)
     row, slot_index = np.nonzero(real)
     order = np.argsort(time_ns[real], kind="stable")
@@ -200,12 +207,23 @@ def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
         time_ns=time_ns[real][order],
         symbol=bars.symbol[row],
         is_trade=slot_index % 3 == 1,
+        odd_lot=odd_lot[row, slot_index],
         price=flat[:, 0],
         size=flat[:, 1].astype(np.int64),
         ask=flat[:, 2],
         ask_size=flat[:, 3].astype(np.int64),
         number=slot_index // 3,
     )
+
+
+def _makes_price(bars: Bars, price: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which trades are the first, the last or at an extreme of their bar; ``(B, K)``."""
+    index = np.arange(price.shape[1])
+    ends = (index == 0) | (index == bars.trades[:, None] - 1)
+    makes: np.ndarray[Any, np.dtype[np.bool_]] = (
+        ends | (price == bars.high[:, None]) | (price == bars.low[:, None])
+    )
+    return makes
 
 
 def _times(bars: Bars, width: int) -> Ints:

@@ -58,12 +58,22 @@ def test_playback_bars_agree_with_their_trades() -> None:
             m for m in messages
             if m["T"] == "t" and m["S"] == bar["S"] and 0 < effective_ns(m) - start < MINUTE_NS
         ]  # fmt: skip
-        prices = [t["p"] for t in trades]
+        prices = [t["p"] for t in trades if "I" not in t["c"]]  # odd lots make no price
         assert [prices[0], max(prices), min(prices), prices[-1]] == [bar[k] for k in "ohlc"]
         assert sum(t["s"] for t in trades) == bar["v"]
         assert len(trades) == bar["n"]
         assert sum(t["s"] * t["p"] for t in trades) / bar["v"] == pytest.approx(bar["vw"], abs=1e-6)
         assert len({t["i"] for t in trades}) == len(trades)
+
+
+def test_playback_marks_small_trades_alone_as_odd_lots() -> None:
+    market = SyntheticMarket(("COST", "NFLX"), seed=7, start_date=date(2024, 7, 2))
+    minutes = remaining(market.playable(), after_ns=None, max_minutes=10)
+    playback = Playback(market, minutes, seed=7, messages_per_minute=120)
+    trades = [m for m in _all(playback) if m["T"] == "t"]
+    odd = [t for t in trades if "I" in t["c"]]
+    assert odd
+    assert all(t["s"] < 100 for t in odd)
 
 
 def test_playback_messages_are_never_quarantined() -> None:
