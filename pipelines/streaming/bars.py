@@ -12,6 +12,13 @@ to the end of this one, that is when one of the three bars that the fastest feat
 what lay between them, may be incomplete. A gap without a beginning (the first subscription)
 reaches back to the start of its minute: what was before is covered by history.
 
+A new producer begins anew, from history, if its market is another one (it is back by more than
+:data:`REWIND_NS`) or has gone on for more than :data:`JUMP_NS` of open hours since the last bar:
+history has the bars that were missed, the window has not. The gap that it declares flags the
+first bars all the same: the trades and quotes of its minute are missing.
+
+Our own bar is compared with the vendor's only if no declared gap overlaps its minute.
+
 The state is a function of the records alone, in whatever batches they come, and is bounded.
 """
 
@@ -19,11 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 
-from pipelines.events import MINUTE_NS, SECOND_NS
+from pipelines import calendar
+from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, FeatureRow
 from pipelines.streaming.spread import SpreadMeter
@@ -37,11 +46,17 @@ GAPPED_BARS: Final = 3
 REWIND_NS: Final = 10 * MINUTE_NS
 """A new producer whose market time lies so far back plays another market: begin anew."""
 
+JUMP_NS: Final = 5 * MINUTE_NS
+"""Open time without a bar after which a new producer begins from history again."""
+
+_OTHER_MARKET_NS: Final = 10 * DAY_NS
+"""No market is closed for so long: no need to ask the calendar."""
+
 _MAX_EPOCHS: Final = 8
 _MAX_MINUTES: Final = 512
 _MAX_GAPS: Final = 32
 _STATE_VERSION: Final = 1
-_COUNTERS: Final = ("late_bars", "stand_ins", "mismatches", "duplicates", "late_trades")
+_COUNTERS: Final = ("late_bars", "stand_ins", "mismatches", "duplicates", "late_trades", "skipped")
 
 # No change of last, high or low by the consolidated tape's rules; they count in the volume only.
 _VOLUME_ONLY: Final = frozenset("CHIMNPQRTUVWZ479")
@@ -57,8 +72,9 @@ class Part:
         sent_at_ns: Wall time at which it was sent.
         market_ns: Market time at which it was sent.
         ops: In order: ``("q", ns, bid, ask)``, ``("t", ns, price, size, in price)``,
-            ``("b", start_ns, open, high, low, close, volume, trades, vwap)`` and
-            ``("g", from_ns, to_ns)``; none for a mere heartbeat.
+            ``("b", start_ns, open, high, low, close, volume, trades, vwap)``,
+            ``("g", from_ns, to_ns)`` and ``("x",)``, a message that was left out; none for a
+            mere heartbeat.
     """
 
     epoch: str
@@ -152,7 +168,7 @@ class SymbolState:
             if mark is not None and part.bseq <= mark:
                 self.counters["duplicates"] += 1
                 continue
-            if not self._marks or (mark is None and part.market_ns < self._market_ns - REWIND_NS):
+            if not self._marks or (mark is None and self._elsewhere(part.market_ns)):
                 self._begin(start_of(_history_end(part)))
             self._marks.pop(part.epoch, None)
             self._marks[part.epoch] = part.bseq
@@ -200,9 +216,16 @@ class SymbolState:
         self._gaps = head["gaps"]
         self._minutes = dict(head["minutes"])
         self._spread.restore(head["spread"])
-        self.counters = head["counters"]
+        self.counters |= head["counters"]
         self._builder.restore(data[size:])
         return self
+
+    def _elsewhere(self, market_ns: int) -> bool:
+        """Whether a new producer at a market time cannot go on with this window."""
+        if market_ns < self._market_ns - REWIND_NS:
+            return True
+        last_ns = self._starts[-1] + MINUTE_NS if self._starts else self._market_ns
+        return open_ns(last_ns, market_ns) > JUMP_NS
 
     def _begin(self, start: Start) -> None:
         self._builder = FeatureBuilder(assumed_spread_bps=self._assumed)
@@ -227,6 +250,8 @@ class SymbolState:
             to_ns = op[2]
             from_ns = to_ns - to_ns % MINUTE_NS if op[1] is None else op[1]
             self._gaps = [*self._gaps[1 - _MAX_GAPS :], [from_ns, to_ns]]
+        elif kind == "x":
+            self.counters["skipped"] += 1
 
     def _trade(self, ns: int, price: float, size: float, in_price: bool) -> None:
         start = ns - ns % MINUTE_NS
@@ -257,12 +282,16 @@ class SymbolState:
         for earlier in sorted(s for s in self._minutes if s < start_ns):
             self._own_bar(earlier, part, closed)
         own = self._minutes.pop(start_ns, None)
-        if own is not None and own[0] is not None and not _agree(own, op):
-            self.counters["mismatches"] += 1
+        if own is not None and own[0] is not None and self._gapless(start_ns):
+            self.counters["mismatches"] += not _agree(own, op)
         bar = ClosedBar(
             start_ns, open_, high, low, close, volume, trades, vwap, self._spread.close(start_ns)
         )
         self._close(bar, part, closed)
+
+    def _gapless(self, start_ns: int) -> bool:
+        end_ns = start_ns + MINUTE_NS
+        return not any(from_ns < end_ns and to_ns > start_ns for from_ns, to_ns in self._gaps)
 
     def _stand_in(self, part: Part, closed: list[Decidable]) -> None:
         """Close minutes that have waited for the vendor's bar for too long."""
@@ -296,6 +325,20 @@ class SymbolState:
         gap = any(from_ns < end for from_ns, _ in self._gaps)
         decided = bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns
         closed.append(Decidable(bar, row, gap, part.market_ns, decided))
+
+
+def open_ns(from_ns: int, to_ns: int) -> int:
+    """How much of a time the market was open, or may have been if it is long.
+
+    >>> friday, monday = 1_294_434_000_000_000_000, 1_294_669_800_000_000_000  # close, open
+    >>> open_ns(friday - MINUTE_NS, monday + MINUTE_NS) // MINUTE_NS
+    2
+    """
+    if not JUMP_NS < to_ns - from_ns <= _OTHER_MARKET_NS:
+        return max(0, to_ns - from_ns)
+    first, last = (datetime.fromtimestamp(ns / 1e9, UTC).date() for ns in (from_ns, to_ns))
+    sessions = calendar.sessions(first - timedelta(1), last)  # more than one day, by its contract
+    return sum(max(0, min(to_ns, end) - max(from_ns, begin)) for begin, end in sessions)
 
 
 def _history_end(part: Part) -> int:

@@ -1,7 +1,9 @@
 """Where a symbol begins that the query ``signals`` meets for the first time.
 
 Its window is the last 512 bars of history that ended before its first message's market time; and
-what the lake holds decisions on is not decided again by a query whose checkpoint is new.
+what the lake holds decisions on is not decided again by a query whose checkpoint is new. Bars
+before a hole of more than :data:`MAX_HOLE_NS` are of another market (a replay of another year that
+the lake also holds): none of them.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.errors import FeedTransient, LakeError, RaytapeError
-from pipelines.events import MINUTE_NS
+from pipelines.events import DAY_NS, MINUTE_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.lake.query import LakeHistory, LakeQuery
 from pipelines.ports import BarHistory
 from pipelines.retry import delays
 from pipelines.streaming.bars import GAPPED_BARS, Start
+
+MAX_HOLE_NS = 10 * DAY_NS
+"""Time without a bar that no market has, holidays included."""
 
 _ATTEMPTS = 3
 
@@ -83,9 +88,15 @@ class StartLoader:
         starts: list[int] = []
         for message in found[-self._warmup.bars :]:
             bar = ClosedBar.from_message(message)
-            if bar.start_ns + MINUTE_NS <= before_ns and (not starts or bar.start_ns > starts[-1]):
-                builder.push(bar)
-                starts.append(bar.start_ns)
+            if bar.start_ns + MINUTE_NS > before_ns or (starts and bar.start_ns <= starts[-1]):
+                continue
+            if starts and bar.start_ns - starts[-1] > MAX_HOLE_NS:
+                builder, starts = FeatureBuilder(), []
+            builder.push(bar)
+            starts.append(bar.start_ns)
+        if starts and before_ns - starts[-1] > MAX_HOLE_NS:
+            _log.info("%s begins cold, history ended long before: %s", symbol, starts[-1])
+            builder, starts = FeatureBuilder(), []
         decided_ns, known_ns = self._warmup.decided.get(symbol, (0, 0))
         return Start(builder.state(), tuple(starts[-GAPPED_BARS:]), decided_ns, known_ns)
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import date
 from itertools import pairwise
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.events import MINUTE_NS, SECOND_NS, parse_time_ns
+from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS, Record, effective_ns, parse_time_ns
+from pipelines.exchange.config import DEFAULT_SYMBOLS
+from pipelines.exchange.market import remaining
+from pipelines.exchange.playback import Playback
+from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.streaming.bars import Part, Start, SymbolState, op_of_trade
+from pipelines.streaming.reduce import add
 
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
 
@@ -140,6 +147,33 @@ def test_vendor_bar_that_differs_from_the_trades_is_counted():
     assert state.counters["mismatches"] == 1
 
 
+def test_vendor_bar_of_a_minute_with_a_gap_is_not_compared():
+    state = SymbolState()
+    fold(parts((9, [gap(None, 9), trade(10)]), (61, [bar(0), trade(61)]), (121, [bar(1)])), state)
+    assert state.counters["mismatches"] == 0
+    fold(parts((130, []), (131, []), (132, []), (133, [trade(133, 7.0)]), (181, [bar(2)])), state)
+    assert state.counters["mismatches"] == 1
+
+
+def test_real_exchange_bars_agree_with_our_own():
+    market = SyntheticMarket(DEFAULT_SYMBOLS, seed=7, start_date=date(2025, 1, 2))
+    sessions = remaining(market.playable(), after_ns=None, max_minutes=10)
+    playback = Playback(market, sessions, seed=7, messages_per_minute=120)
+    states: dict[str, SymbolState] = {}
+    compared = 0
+    while (batch := playback.due(2**62)) is not None:
+        for i, text in enumerate(batch.json()):
+            message = orjson.loads(text)
+            ns = effective_ns(message)
+            rows: dict[str, list] = {}
+            add(Record(f"{ns}-{i}", 1, 1, ns, ns, [message]), rows)
+            for symbol, found in rows.items():
+                fold([Part(*part) for part in found], states.setdefault(symbol, SymbolState()))
+                compared += message["T"] == "b"
+    assert compared == 200
+    assert sum(state.counters["mismatches"] for state in states.values()) == 0
+
+
 def test_bar_at_or_before_the_last_is_late_and_ignored():
     state = SymbolState()
     assert len(fold(parts((121, [bar(1), bar(1), bar(0)])), state)) == 1
@@ -191,6 +225,56 @@ def test_market_that_starts_anew_with_a_new_producer_begins_anew():
     assert len(closed) == 1
     assert asked == [T0]
     assert closed[0].row.values[0] is None
+
+
+@pytest.mark.parametrize(
+    ("away_ns", "anew"),
+    [
+        (4 * MINUTE_NS, False),
+        (7 * MINUTE_NS, True),
+        (60 * MINUTE_NS, True),
+        (DAY_NS, True),  # T0 is a Monday's open: a whole session was missed
+        (5000 * DAY_NS, True),  # synthetic after a replay
+    ],
+)
+def test_new_producer_after_missed_open_minutes_begins_from_history(away_ns, anew):
+    state, asked = SymbolState(), []
+    fold(parts((60.5, [bar(0)])), state)
+    then = T0 + MINUTE_NS + away_ns
+    later = ["b", then, *bar(0)[2:]]
+    part = Part("b", 1, 10**18, then + MINUTE_NS // 2, [later])
+    (closed,) = fold([part], state, start_of=lambda ns: asked.append(ns) or Start())
+    assert asked == ([then] if anew else [])
+    assert (closed.row.values[0] is None) is anew
+
+
+def test_new_producer_next_morning_goes_on():
+    close = T0 + 390 * MINUTE_NS
+    state, asked = SymbolState(), []
+    fold([Part("a", 1, 1, close, [["b", close - MINUTE_NS, *bar(0)[2:]]])], state)
+    morning = Part("b", 1, 2, T0 + DAY_NS + MINUTE_NS, [["b", T0 + DAY_NS, *bar(0)[2:]]])
+    (closed,) = fold([morning], state, start_of=lambda ns: asked.append(ns) or Start())
+    assert asked == []
+    assert closed.row.values[0] is not None
+
+
+def test_running_producer_of_a_quiet_symbol_goes_on():
+    state = SymbolState()
+    fold(parts((60.5, [bar(0)])), state)
+    late = Part("run-1", 9, 10**18, T0 + 61 * MINUTE_NS, [bar(60)])
+    (closed,) = fold([late], state, start_of=lambda _: pytest.fail("asked"))
+    assert closed.row.values[0] is not None
+
+
+def test_gap_of_a_producer_that_begins_from_history_flags_its_first_bars():
+    state = SymbolState()
+    fold(parts((60.5, [bar(0)])), state)
+    back = parts(
+        (3610, [gap(61, 3610)]), (3660, [bar(60)]), (3720, [bar(61)]), (3780, [bar(62)]),
+        (3840, [bar(63)]), epoch="run-2",
+    )  # fmt: skip
+    before = Start(starts=tuple(T0 + m * MINUTE_NS for m in (57, 58, 59)))
+    assert [c.gap for c in fold(back, state, start_of=lambda _: before)] == [True] * 3 + [False]
 
 
 def test_new_producer_in_the_same_market_goes_on():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipelines.errors import FeedFatal, FeedTransient
-from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+from pipelines.events import DAY_NS, MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.history import RestHistory
 from pipelines.streaming.warmup import Warmup
 
@@ -58,6 +58,18 @@ def test_start_leaves_out_bars_that_end_later_and_repeats():
             return [*bars(2), *bars(2), *bars(1, T0 + 2 * MINUTE_NS)]
 
     assert loader(Careless()).start("SPY", T0).starts == (T0 - 2 * MINUTE_NS, T0 - MINUTE_NS)
+
+
+def test_start_leaves_out_bars_of_another_market():
+    class Mixed(History):
+        def bars(self, symbol, *, before_ns, limit):
+            return [*bars(5, T0 - 5000 * DAY_NS), *bars(2, T0 - 3 * DAY_NS), *bars(1)]
+
+    at = (T0 - 3 * DAY_NS - 2 * MINUTE_NS, T0 - 3 * DAY_NS - MINUTE_NS, T0 - MINUTE_NS)
+    start = loader(Mixed()).start("SPY", T0)
+    assert start.starts == at
+    assert len(np.frombuffer(start.window)) == 6
+    assert loader(Mixed()).start("SPY", T0 + 5000 * DAY_NS).window == b""
 
 
 def test_start_of_expected_symbols_asks_once_for_all():
