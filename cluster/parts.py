@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -210,13 +211,22 @@ def start_exchange(settings: Settings) -> None:
 def start_kinesis(settings: Settings) -> None:
     """Start the embedded Kinesis, if it is that; make the streams that are missing."""
     if settings.kinesis == "embedded":
+        store = settings.data_dir / "kinesis"
+        local_aws.bound_disk(store, settings.kinesis_max_mb)
         local_aws.start_kinesis(
             port=settings.kinesis_port,
-            path=settings.data_dir / "kinesis",
+            path=store,
             run_dir=settings.run_dir,
             log_dir=settings.log_dir,
+            retention_s=settings.kinesis_retention_s,
         )
     local_aws.ensure_streams(kinesis_config(settings), shards=settings.shards)
+
+
+def mark_drained(settings: Settings) -> None:
+    """Write down that all of the embedded Kinesis has been read; call it when nobody writes."""
+    if settings.kinesis == "embedded":
+        local_aws.mark_drained(settings.data_dir / "kinesis")
 
 
 def start_serving(ray: Any, settings: Settings) -> None:
@@ -226,6 +236,7 @@ def start_serving(ray: Any, settings: Settings) -> None:
     handle = feed.remote(config.feed)
     ray.get(handle.start.remote(), timeout=60)
     _fill(ray, handle, settings)
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # Serve sets it when it is imported
     app.deploy(config)
 
 

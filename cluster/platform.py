@@ -164,20 +164,26 @@ class Platform:
         raise PartFailed(f"{name}: not {state} after {timeout_s:.0f} s; log {log}")
 
     def _drain(self, ray: Any) -> None:
+        sent = stored = False
         if runtime.actor(ray, runtime.PRODUCER):
             with self._step("producer", "drained") as done:
-                if not runtime.ask(ray, runtime.PRODUCER, "drain", 15.0, timeout_s=20):
+                sent = bool(runtime.ask(ray, runtime.PRODUCER, "drain", 15.0, timeout_s=20))
+                if not sent:
                     done("not drained in time; what is missing is declared at the next start")
                 runtime.ask(ray, runtime.PRODUCER, "stop", timeout_s=10)
         if runtime.actor(ray, runtime.STREAMING):
             with self._step("spark", "drained") as done:
-                drained = runtime.ask(
-                    ray, runtime.STREAMING, "drain", DRAIN_TIMEOUT_S, timeout_s=DRAIN_TIMEOUT_S + 5
+                wait_s = DRAIN_TIMEOUT_S + 5
+                answer = runtime.ask(
+                    ray, runtime.STREAMING, "drain", DRAIN_TIMEOUT_S, timeout_s=wait_s
                 )
-                if not drained:
+                stored = bool(answer)
+                if not stored:
                     done("not drained in time; it continues from here at the next start")
                 runtime.ask(ray, runtime.STREAMING, "stop", timeout_s=30)
         parts.stop_actors(ray)
+        if sent and stored:
+            parts.mark_drained(self._settings)
 
     def _stop_children(self) -> None:
         running = {c.name: c for c in processes.running(run_dir=self._settings.run_dir)}

@@ -86,6 +86,13 @@ class Settings(BaseSettings):
     market_signals: str = Field("market-signals", description="Name of the stream of signals.")
     shards: int = Field(2, gt=0, description="Shards of market-data where we create it.")
 
+    kinesis_retention_s: float = Field(
+        7200.0, ge=0, description="Embedded: seconds that a record is kept; 0 for ever."
+    )
+    kinesis_max_mb: float = Field(
+        1024.0, gt=0, description="Embedded: a drained store larger than this is made anew."
+    )
+
     # Producer
     batch_ms: int = Field(40, gt=0, description="Longest wait of a message for its batch.")
     codec: Literal["msgpack", "json"] = Field("msgpack", description="Encoding of the feed.")
