@@ -38,8 +38,11 @@ METADATA_KEY = "raytape"
 """Key in a commit's metadata under which ours stands, as JSON."""
 
 _ATTEMPTS = 6
-_HISTORY = 500
-"""Commits that :meth:`LakeWriter.read_batch` looks back over."""
+LOG_RETENTION = {"delta.logRetentionDuration": "interval 1 days"}
+"""Older entries of a table's log go; a table of the archive gets some 10,000 of them a day."""
+
+HISTORY = 500
+"""Commits that are looked back over for a batch."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ class LakeWriter:
                     partition_by=[PARTITION],
                     name=name,
                     description=wanted.doc,
+                    configuration={**LOG_RETENTION},
                     storage_options=self.storage_options or None,
                 )
             except (DeltaError, OSError) as error:
@@ -186,6 +190,28 @@ class LakeWriter:
             return True
         raise LakeError(f"cannot commit batch {batch_id} to {name}: {problem}") from problem
 
+    def owned(
+        self, name: str, *, query: str, generation: int
+    ) -> tuple[DeltaTable, CommitProperties]:
+        """A snapshot of a table for other work than batches, and what its commit must carry.
+
+        Args:
+            name: The table.
+            query: What :meth:`open_query` was given.
+            generation: What it gave.
+
+        Returns:
+            The snapshot; properties with which a commit is refused if a newer writer of the query
+            opened the table since.
+
+        Raises:
+            Fenced: There is a newer one already.
+        """
+        snapshot = self._snapshot(name)
+        fence = _fence(query)
+        _check_fence(snapshot, name, fence, generation)
+        return snapshot, CommitProperties(app_transactions=[Transaction(fence, generation)])
+
     def last_batch(self, name: str, query_id: str) -> int | None:
         """The last batch of a query id in a table; ``None`` if there is none."""
         version = self._snapshot(name).transaction_version(query_id)
@@ -193,7 +219,7 @@ class LakeWriter:
 
     def metadata_of(self, name: str, query_id: str, batch_id: int) -> dict[str, Any] | None:
         """What the commit of a batch keeps, with its ``files``; ``None`` if it is not there."""
-        for entry in self._snapshot(name).history(_HISTORY):
+        for entry in self._snapshot(name).history(HISTORY):
             text = entry.get(METADATA_KEY)
             if text is not None:
                 found: dict[str, Any] = orjson.loads(text)

@@ -14,6 +14,7 @@ from cluster import processes
 from pipelines.errors import Fenced
 from pipelines.lake import archive_state
 from pipelines.lake.files import write_files
+from pipelines.lake.maintenance import Limits, Maintenance
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
 from pipelines.lake.writer import LakeWriter
@@ -67,4 +68,12 @@ def test_lake_on_an_object_store_keeps_the_laws(options, bars):
     query = LakeQuery(uri, options)
     answer = query.sql("SELECT symbol, count(*) n FROM bars GROUP BY symbol ORDER BY symbol")
     assert answer.to_pylist() == [{"symbol": "KO", "n": 1}, {"symbol": "SPY", "n": 2}]
+    keeper = Maintenance(writer, Limits(many_files=1, retention_h=0))
+    keeper.open()
+    keeper.run()
+    assert writer.commit("bars", bars("SPY", 32), query_id="q", batch_id=2, generation=new)
+    keeper.run()
+    assert keeper.stats()["skipped"] == 0
+    assert keeper.stats()["vacuumed_files"] >= 2
+    assert query.dataset("bars").count_rows() == 4
     assert archive_state.load(query) == archive_state.ArchiveState()
