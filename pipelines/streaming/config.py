@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from pipelines.lake.maintenance import Limits
 from pipelines.ports import BarHistory, KinesisConfig
 from pipelines.streaming.session import SparkConfig
 
@@ -35,6 +36,8 @@ class StreamingConfig:
         history_bars: So many of them for each symbol.
         signals: Whether the signals query runs.
         archive: Whether the archive query runs.
+        maintenance_every_s: Interval of the lake's maintenance; 0: none. The first is due after it.
+        maintenance: What a pass of it may do.
     """
 
     spark: SparkConfig
@@ -55,3 +58,5 @@ class StreamingConfig:
     history_bars: int = 512
     signals: bool = True
     archive: bool = True
+    maintenance_every_s: float = 3600.0
+    maintenance: Limits = field(default_factory=Limits)

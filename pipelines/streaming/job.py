@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import PartFailed
+from pipelines.errors import Fenced, PartFailed
 from pipelines.kinesis.offsets import TRIM_HORIZON
+from pipelines.lake.maintenance import Maintenance
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
 from pipelines.streaming import signals
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
+_MAINTENANCE_ENDS_S = 5.0
 _LONGEST = 500
 _RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
 """The line of a Python traceback that says what was raised."""
@@ -64,6 +66,10 @@ class StreamingJob:
         self._error: str | None = None
         self._spark: SparkSession | None = None
         self._archive = Archive(LakeWriter(config.lake_uri, config.storage_options))
+        self._maintenance = Maintenance(
+            LakeWriter(config.lake_uri, config.storage_options), config.maintenance
+        )
+        self._maintainer: threading.Thread | None = None
         self._outbox: Outbox | None = None
         self._queries: dict[str, StreamingQuery] = {}
 
@@ -75,6 +81,8 @@ class StreamingJob:
         """
         try:
             config = self._config = self._of_stream(stream_identity(self._config.kinesis))
+            if config.maintenance_every_s:
+                self._maintenance.open()
             if config.signals:
                 self._outbox = signals.open_outbox(config)
             self._spark = open_session(config.spark)
@@ -87,6 +95,11 @@ class StreamingJob:
             self._fail(f"did not start: {cause_of(error)}")
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
         self._state = "running"
+        if config.maintenance_every_s:
+            self._maintainer = threading.Thread(
+                target=self._maintain, name="lake-maintenance", daemon=True
+            )
+            self._maintainer.start()
         _log.info("running: %s", ", ".join(self._queries))
 
     def wait(self) -> None:
@@ -121,6 +134,7 @@ class StreamingJob:
             "error": self._error,
             "archive": self._archive.stats(),
             "signals": self._outbox.stats() if self._outbox else new_stats(),
+            "maintenance": self._maintenance.stats(),
         }
 
     def drain(self, timeout_s: float) -> bool:
@@ -158,8 +172,21 @@ class StreamingJob:
             if self._spark is not None:
                 close_session(self._config.spark)
                 self._spark = None
+        if self._maintainer is not None:
+            self._maintainer.join(_MAINTENANCE_ENDS_S)  # a step cut short is done by the next
         if self._state != "failed":
             self._state = "stopped"
+
+    def _maintain(self) -> None:
+        """Maintain the lake until the end; whatever goes wrong there, the queries run on."""
+        while not self._stopped.wait(self._config.maintenance_every_s):
+            try:
+                self._maintenance.run(stopped=self._stopped.is_set)
+            except Fenced as error:
+                _log.warning("a newer job maintains the lake: %s", error)
+                return
+            except Exception:  # noqa: BLE001 - the next pass tries again
+                _log.exception("maintenance of the lake")
 
     def _of_stream(self, identity: str) -> StreamingConfig:
         """Open the archive; the configuration for this stream, which has checkpoints of its own.

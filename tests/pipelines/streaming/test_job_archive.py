@@ -19,6 +19,7 @@ from cluster import local_aws
 from pipelines.codec import encode_record
 from pipelines.errors import PartFailed
 from pipelines.events import Record
+from pipelines.lake.maintenance import Limits
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
 from pipelines.streaming import job as job_module
@@ -179,6 +180,25 @@ def test_job_begins_anew_when_its_streams_were_made_anew(config, jobs, kinesis, 
         assert job.stats()["archive"]["streams_replaced"] == 1
         job.stop()
     assert len(list(Path(config.checkpoint_uri).iterdir())) == 1
+
+
+def test_job_maintains_the_lake_while_it_runs(config, jobs, kinesis, new_tape):
+    tape = new_tape()
+    job = jobs(maintenance_every_s=0.2, maintenance=Limits(many_files=2, retention_h=0))
+    sent = 0
+
+    def vacuumed() -> bool:
+        nonlocal sent
+        job.check()
+        put(kinesis, [tape.record(tape.trade())])
+        sent += 1
+        return bool(job.stats()["maintenance"]["vacuumed_files"])
+
+    eventually(vacuumed)
+    assert job.drain(60)
+    assert job.stats()["maintenance"]["compacted_files"] > 2
+    assert len(trades(config)) == sent
+    job.stop()
 
 
 def test_job_whose_query_dies_says_so(config, jobs, kinesis, new_tape):
