@@ -3,7 +3,9 @@
 A client says ``subscribe``, ``unsubscribe`` or ``ping``; it gets an acknowledgement, a snapshot
 (updates marked ``"snapshot": true``, or, with ``after_seq``, all that it missed) and then updates.
 Each client has a bounded queue in which a trade, quote, forming bar or system state that was not
-sent yet is replaced by its successor; a client too slow even for that is told so and closed.
+sent yet is replaced by its successor; a client too slow even for that is told so and closed. A
+client that missed more than its queue holds gets a snapshot: sent all of it, it would be closed
+again at once, for ever.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Client:
     ) -> None:
         self._mirror = mirror
         self._wall = wall
-        self._max = max_pending
+        self._max = self._bound = max_pending
         self._wanted: set[tuple[str, str]] = set()
         self._pending: OrderedDict[tuple[str, str, str], tuple[Update, bool]] = OrderedDict()
         self._replies: list[bytes] = []
@@ -109,26 +111,34 @@ class Client:
             return
         added = pairs - self._wanted
         self._wanted |= pairs
-        resumes = (
-            isinstance(after_seq, int)
-            and not isinstance(after_seq, bool)
-            and self._mirror.log.floor <= after_seq <= self._mirror.log.seq
-        )
+        missed = self._missed(after_seq, added)
         self._reply(
             {
                 "channel": "subscribed",
                 "channels": channels,
                 "symbols": symbols,
                 "seq": self._mirror.log.seq,
-                "resumed": resumes,
+                "resumed": missed is not None,
             }
         )
-        if resumes:
-            assert isinstance(after_seq, int)  # noqa: S101
-            missed: Iterable[Update] = self._mirror.log.after(after_seq)
-        else:
-            missed = newest(self._mirror.log.all())
-        self._queue((u for u in missed if _in(u, added)), snapshot=not resumes)
+        if missed is not None:
+            self._queue(missed, snapshot=False)
+            return
+        for update in newest(u for u in self._mirror.log.all() if _in(u, added)):
+            self._put(update, snapshot=True)
+        # A snapshot is as large as what is subscribed: it takes no room from what comes after it.
+        self._bound = self._max + min(len(self._pending), len(self._mirror.log))
+        self._wake()
+
+    def _missed(self, after_seq: object, added: set[tuple[str, str]]) -> list[Update] | None:
+        """What a client that comes back missed; ``None`` when it must have a snapshot."""
+        log = self._mirror.log
+        if not isinstance(after_seq, int) or isinstance(after_seq, bool):
+            return None
+        if not log.floor <= after_seq <= log.seq:
+            return None
+        missed = [u for u in log.after(after_seq) if _in(u, added)]
+        return missed if len(self._pending) + len(missed) <= self._max else None
 
     # ---- to the client
 
@@ -142,12 +152,18 @@ class Client:
 
     def _queue(self, updates: Iterable[Update], *, snapshot: bool) -> None:
         for update in updates:
-            key = (update.channel, update.symbol, update.key)
-            if self._pending.pop(key, None) is not None:
-                self.conflated += 1
-            self._pending[key] = (update, snapshot)
-        if len(self._pending) > self._max:
+            self._put(update, snapshot=snapshot)
+        if len(self._pending) > self._bound:
             self.slow = True
+        self._wake()
+
+    def _put(self, update: Update, *, snapshot: bool) -> None:
+        key = (update.channel, update.symbol, update.key)
+        if self._pending.pop(key, None) is not None:
+            self.conflated += 1
+        self._pending[key] = (update, snapshot)
+
+    def _wake(self) -> None:
         if self._pending or self.slow:
             self._ready.set()
 
@@ -164,6 +180,7 @@ class Client:
         sent_at = self._now()
         out, self._replies = self._replies, []
         pending, self._pending = self._pending, OrderedDict()
+        self._bound = self._max
         out.extend(wire(u, sent_at=sent_at, snapshot=s) for u, s in pending.values())
         return out
 

@@ -108,9 +108,44 @@ def test_updates_not_sent_yet_are_replaced_by_their_successors(ready) -> None:
 
 def test_client_that_takes_nothing_is_too_slow(ready) -> None:
     client = Client(ready.mirror, max_pending=2)
-    client.handle(orjson.dumps({"action": "subscribe", "channels": ["trades", "bars"]}))
+    say(client, action="subscribe", channels=["bars"], symbols=["SPY"])
+    before = ready.mirror.log.seq
+    close_bars(ready, 1, 2, 3)
+    client.offer(ready.mirror.log.after(before))
     with pytest.raises(TooSlow):
         asyncio.run(client.take())
+
+
+def test_client_that_missed_more_than_its_queue_holds_gets_a_snapshot(ready) -> None:
+    seq = ready.mirror.log.seq
+    close_bars(ready, 1, 2, 3)
+    client = Client(ready.mirror, max_pending=2)
+    ack, *rows = say(client, action="subscribe", channels=["bars"], symbols=["SPY"], after_seq=seq)
+    assert not ack["resumed"]
+    assert [(u["event_time"][14:16], u["snapshot"]) for u in rows] == [("33", True)]
+    close_bars(ready, 4, bseq=3)
+    client.offer(ready.mirror.log.after(rows[0]["seq"]))
+    assert [u["event_time"][14:16] for u in sent(client)] == ["34"]
+
+
+def test_client_that_missed_much_of_what_it_does_not_want_resumes(ready) -> None:
+    seq = ready.mirror.log.seq
+    close_bars(ready, 1, 2, 3)
+    client = Client(ready.mirror, max_pending=2)
+    ack, *rows = say(client, action="subscribe", channels=["trades"], after_seq=seq)
+    assert (ack["resumed"], rows) == (True, [])
+
+
+def test_snapshot_larger_than_the_queue_is_sent_whole(ready) -> None:
+    client = Client(ready.mirror, max_pending=1)
+    _, *rows = say(client, action="subscribe", channels=["trades", "bars"])
+    assert len(rows) == 4
+
+
+def close_bars(bench: Bench, *minutes: int, bseq: int = 2) -> None:
+    bars = [bar(i=i) for i in minutes]
+    bench.memory.apply_record(record(*bars, bseq=bseq, s=60 * minutes[-1] + 60))
+    bench.sync()
 
 
 @pytest.mark.parametrize(
