@@ -7,11 +7,13 @@ Spark did not wait for our answer and published HOLD ``unavailable``, the accoun
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from pipelines.clock import wall_ns
 from pipelines.errors import ModelError
@@ -21,6 +23,8 @@ from serve.mirror import Mirror
 from serve.policy import ACTIONS, Choice, Decision, Policy
 from serve.portfolio import Portfolio
 from serve.updates import Update
+
+log = logging.getLogger(__name__)
 
 MAX_ANSWERS = 20_000
 HOLD = 0
@@ -339,28 +343,31 @@ class SignalService:
         for update in updates:
             if update.channel != "signals":
                 continue
-            signal = self._mirror.data("signals", update.symbol)
-            if signal is None or signal.get("event_time") is None:
-                continue
-            model = signal.get("model") or {}
-            key = f"{model.get('id')}:{model.get('version')}" if model else choice.model.key
-            if key != choice.model.key:
-                continue
-            bar_ns = parse_time_ns(signal["event_time"])
-            known = self._known(choice, update.symbol, bar_ns)
-            if known is not None and known["action_id"] == signal["action_id"]:
-                continue
-            answer = {k: v for k, v in signal.items() if k in _FIELDS}
-            self._remember(key, update.symbol, bar_ns, answer)
-            if signal.get("reason") != "unavailable":  # who made that one knew no account
-                self._portfolio.restore(
-                    key,
-                    update.symbol,
-                    bar_ns=bar_ns,
-                    action=signal["action_id"],
-                    position_fraction=signal["position_fraction"],
-                )
-            self._portfolio.decide(key, update.symbol, bar_ns=bar_ns, action=signal["action_id"])
+            try:
+                # Its own payload: one poll may bring several bars of a symbol.
+                self._follow(choice, update.symbol, orjson.loads(update.data))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                log.warning("signals: one of %s has another shape: %r", update.symbol, error)
+
+    def _follow(self, choice: Choice, symbol: str, signal: Mapping[str, Any]) -> None:
+        if signal.get("event_time") is None:
+            return
+        model = signal.get("model") or {}
+        key = f"{model.get('id')}:{model.get('version')}" if model else choice.model.key
+        if key != choice.model.key:
+            return
+        bar_ns = parse_time_ns(signal["event_time"])
+        action, position = int(signal["action_id"]), float(signal["position_fraction"])
+        known = self._known(choice, symbol, bar_ns)
+        if known is not None and known["action_id"] == action:
+            return
+        answer = {k: v for k, v in signal.items() if k in _FIELDS}
+        self._remember(key, symbol, bar_ns, answer)
+        if signal.get("reason") != "unavailable":  # who made that one knew no account
+            self._portfolio.restore(
+                key, symbol, bar_ns=bar_ns, action=action, position_fraction=position
+            )
+        self._portfolio.decide(key, symbol, bar_ns=bar_ns, action=action)
 
 
 _FIELDS = frozenset(

@@ -186,3 +186,31 @@ def test_bar_of_the_last_session_is_not_stale_because_the_night_was_skipped(benc
     bench.sync()
     answer = ask(bench, 0)
     assert (answer["reason"], answer["data_age_ms"]) == (None, 10_000)
+
+
+def test_published_signals_of_one_poll_each_correct_the_account_not_only_the_last(bench) -> None:
+    """Bars 0 and 1 were published as HOLD ``unavailable``: the BUY on 0 must not fill at 2."""
+    decided = ask(bench, 0)
+    refused = {
+        **decided, "action": "HOLD", "action_id": 0, "reason": "unavailable", "model": None,
+    }  # fmt: skip
+    bench.memory.apply_items(
+        item(
+            "signal", symbol="SPY", event_time=minute(i),
+            data={**refused, "event_time": minute(i)},
+        )
+        for i in (0, 1)
+    )  # fmt: skip
+    bench.sync()
+    assert ask(bench, 2)["position_fraction"] == 0.0
+    assert [ask(bench, i)["reason"] for i in (0, 1)] == ["unavailable"] * 2
+
+
+def test_published_signal_of_another_shape_is_skipped_and_the_next_one_taken(bench) -> None:
+    first = ask(make_bench(), 0)
+    odd = {"event_time": minute(0), "model": None, "action_id": "x"}
+    bench.memory.apply_items(
+        [item("signal", symbol="AAPL", event_time=minute(0), data=odd), signal_item(first)]
+    )
+    bench.sync()
+    assert ask(bench, 0, DOWN) == first
