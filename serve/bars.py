@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -16,6 +17,8 @@ WINDOW_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "1d": 960}
 """Minutes that a window may hold; a day's extended hours are 16."""
 NEW_YORK = ZoneInfo("America/New_York")
 Row = dict[str, Any]
+GapKey = tuple[int, str, int]
+"""A gap in its listing's order: its end, its symbol, its start (-1: unknown)."""
 
 
 class BadCursor(ValueError):
@@ -41,6 +44,18 @@ def window_start_ns(ns: int, window: str) -> int:
         return _day_start_ns(ns // (3600 * SECOND_NS))
     span = WINDOW_MINUTES[window] * MINUTE_NS
     return ns // span * span
+
+
+def window_end_ns(ns: int, window: str) -> int:
+    """End of the window that a moment lies in, which is the start of the next.
+
+    >>> format_time_ns(window_end_ns(parse_time_ns("2024-11-03T12:00:00Z"), "1d"))  # of 25 hours
+    '2024-11-04T05:00:00Z'
+    """
+    start = window_start_ns(ns, window)
+    if window == "1d":
+        return window_start_ns(start + 36 * 3600 * SECOND_NS, window)
+    return start + WINDOW_MINUTES[window] * MINUTE_NS
 
 
 def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
@@ -137,6 +152,30 @@ def read_cursor(text: str) -> int:
         return int(raw[1:])
     except (ValueError, binascii.Error, UnicodeDecodeError) as error:
         raise BadCursor(text) from error
+
+
+def write_gap_cursor(row: Mapping[str, Any]) -> str:
+    """An opaque cursor: what follows comes after this gap."""
+    from_ns = row["from_ns"]
+    key = [row["to_ns"], row["symbol"], -1 if from_ns is None else from_ns]
+    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip("=")
+
+
+def read_gap_cursor(text: str) -> GapKey:
+    """The gap of a cursor.
+
+    Raises:
+        BadCursor: It is none of ours.
+    """
+    try:
+        key = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise BadCursor(text) from error
+    if not isinstance(key, list) or [type(v) for v in key] != [int, str, int]:
+        raise BadCursor(text)
+    if not all(-(2**63) <= v < 2**63 for v in (key[0], key[2])):
+        raise BadCursor(text)
+    return key[0], key[1], key[2]
 
 
 def bar_of_lake(row: Mapping[str, Any]) -> Row:

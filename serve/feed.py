@@ -234,30 +234,43 @@ class Feed:
                 if reader is None:
                     reader = self._open_reader(stream)
                 raws = reader.poll()
+                if self._streams[stream] != "streaming":
+                    self._streams[stream] = "streaming"
+                    waits = retry.delays(first_s=0.2, cap_s=5, rng=random.Random())  # noqa: S311
+                self._take(stream, raws, apply)
             except RaytapeError as error:
                 if self._streams[stream] != "backing_off":
                     log.warning("feed: %s cannot be read: %s", stream, error)
                 self._streams[stream] = "backing_off"
                 self._stopping.wait(next(waits))
                 continue
-            if self._streams[stream] != "streaming":
-                self._streams[stream] = "streaming"
-                waits = retry.delays(first_s=0.2, cap_s=5, rng=random.Random())  # noqa: S311
-            for raw in raws:
-                # One record per turn of the lock: a long backlog must not hold up the questions.
-                try:
-                    apply(raw.data)
-                except MalformedFrame as error:
-                    self._malformed += 1
-                    log.warning("feed: a record of %s was skipped: %s", stream, error)
-            with self._lock:
-                changed = self._memory.flush(wall=self._wall())
-            if changed:
-                self._wake()
+            except Exception:  # nobody foresaw it: shown as failed, and begun anew
+                log.exception("feed: reading %s failed; it is opened anew", stream)
+                self._streams[stream] = "failed"
+                _close(reader)
+                reader = None
+                self._stopping.wait(next(waits))
+                continue
             self._stopping.wait(max(0.0, self._config.poll_s - (time.monotonic() - begun)))
-        close = getattr(reader, "close", None)
-        if close is not None:
-            close()
+        _close(reader)
+
+    def _take(
+        self, stream: str, raws: Sequence[RawRecordLike], apply: Callable[[bytes], None]
+    ) -> None:
+        for raw in raws:
+            # One record per turn of the lock: a long backlog must not hold up the questions.
+            try:
+                apply(raw.data)
+            except MalformedFrame as error:
+                self._malformed += 1
+                log.warning("feed: a record of %s was skipped: %s", stream, error)
+            except Exception:  # read again, it would fail again: it is skipped and counted
+                self._malformed += 1
+                log.exception("feed: a record of %s was skipped", stream)
+        with self._lock:
+            changed = self._memory.flush(wall=self._wall())
+        if changed:
+            self._wake()
 
     def _on_record(self, data: bytes) -> None:
         record = codec.decode_record(data)
@@ -275,11 +288,12 @@ class Feed:
             if self._stopping.is_set():
                 return
             try:
-                bars = self._history(symbol, self._config.max_bars)
+                self.add_history(symbol, self._history(symbol, self._config.max_bars))
             except RaytapeError as error:
                 log.warning("feed: no bars of the past: %s", error)
                 return
-            self.add_history(symbol, bars)
+            except Exception:
+                log.exception("feed: no bars of the past of %s", symbol)
 
     def _wake(self) -> None:
         if self._loop is not None and not self._loop.is_closed():
@@ -294,11 +308,16 @@ class Feed:
     async def _watch(self) -> None:
         while not self._stopping.is_set():
             begun = time.monotonic()
-            await asyncio.gather(
-                self._ask("producer", self._config.producer_actor),
-                self._ask("streaming", self._config.streaming_actor),
-            )
-            self._put_system()
+            try:
+                # The archive first: what the producer receives meanwhile is in flight, and never
+                # makes a surplus.
+                await self._ask("streaming", self._config.streaming_actor)
+                await self._ask("producer", self._config.producer_actor)
+                self._streams.pop("system", None)
+                self._put_system()
+            except Exception:  # a part that answers nonsense must not silence the others
+                log.exception("feed: the state of the platform cannot be told")
+                self._streams["system"] = "failed"
             await asyncio.sleep(max(0.05, 1.0 - (time.monotonic() - begun)))
 
     async def _ask(self, part: str, name: str) -> None:
@@ -328,6 +347,7 @@ class Feed:
                     "simulated": self._config.simulated,
                     "mode": self._config.mode,
                     "open": self._open(wall),
+                    "finished": self._finished(wall),
                 },
                 "ledger": ledger(producer, streaming, as_of=format_time_ns(wall)),
                 "producer": _brief(producer),
@@ -351,6 +371,13 @@ class Feed:
         today = datetime.fromtimestamp(wall / 1e9, UTC).date()
         return any(opens <= wall < closes for opens, closes in calendar.sessions(today, today))
 
+    def _finished(self, wall: int) -> bool:
+        """Whether a simulated market has played its last session."""
+        clock = self._memory.market.clock
+        return (
+            clock is not None and clock.simulated and clock.market_ns(wall) >= clock.sessions[-1][1]
+        )
+
     def _healthy(self) -> bool:
         return all(state == "streaming" for state in self._streams.values())
 
@@ -362,6 +389,15 @@ class Feed:
             "feed_p50": round(samples[len(samples) // 2], 3),
             "feed_p99": round(samples[min(len(samples) - 1, len(samples) * 99 // 100)], 3),
         }
+
+
+def _close(reader: Reader | None) -> None:
+    close = getattr(reader, "close", None)
+    if close is not None:
+        try:
+            close()
+        except Exception:  # what is broken may refuse to close, too
+            log.exception("feed: a reader did not close")
 
 
 def _brief(producer: Mapping[str, Any] | None) -> dict[str, Any] | None:

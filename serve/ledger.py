@@ -3,7 +3,8 @@
 ``received`` is counted by the producer, ``stored``, ``quarantined`` and ``duplicates`` by the
 archive. A duplicate is one more copy on the stream of a message that was received once (records
 are sent again after a failure), so it is beside the balance, not in it:
-received = stored + quarantined + in flight.
+received = stored + quarantined + in flight + imbalance, where the imbalance is 0, or negative when
+the lake holds more than was ever received: then somebody counts wrong, and it must show.
 """
 
 from __future__ import annotations
@@ -26,15 +27,18 @@ def ledger(
     ...              "quarantined": 1, "holes": 0, "gaps": 1}}, as_of="now")
     >>> row["in_flight"], row["lost"], row["duplicates"]
     (2, 0, 2)
+    >>> ledger({"received": 1}, {"archive": {"stored": 3, "quarantined": 0}}, as_of="")["imbalance"]
+    -2
     >>> ledger(None, None, as_of="now")["received"] is None     # not known is not zero
     True
     """
     archive = (streaming or {}).get("archive")
     received = _number(producer, "received")
     stored, quarantined = _number(archive, "stored"), _number(archive, "quarantined")
-    in_flight = None
+    in_flight = imbalance = None
     if received is not None and stored is not None and quarantined is not None:
-        in_flight = max(0, received - stored - quarantined)
+        open_ = received - stored - quarantined
+        in_flight, imbalance = max(0, open_), min(0, open_)
     holes = _number(archive, "holes")
     gaps = _number(producer, "gaps")
     return {
@@ -43,6 +47,7 @@ def ledger(
         "duplicates": _number(archive, "duplicates"),
         "quarantined": quarantined,
         "in_flight": in_flight,
+        "imbalance": imbalance,
         "lost": holes,
         "holes": holes,
         "gaps": gaps if gaps is not None else _number(archive, "gaps"),

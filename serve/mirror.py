@@ -83,6 +83,7 @@ class Mirror:
         self._seen: set[str] = set(symbols)
         self._listeners: list[Listener] = []
         self._task: asyncio.Task[None] | None = None
+        self._system_at: float | None = None
 
     @property
     def symbols(self) -> set[str]:
@@ -108,6 +109,10 @@ class Mirror:
             self._decoded[(channel, symbol)] = known
         return known[1]
 
+    def system_age_s(self) -> float | None:
+        """Wall seconds since the state of the platform was last told; ``None`` before."""
+        return None if self._system_at is None else time.monotonic() - self._system_at
+
     def apply(self, answer: dict[str, Any]) -> None:
         """Take one answer of the feed."""
         if answer["reset"]:
@@ -127,9 +132,17 @@ class Mirror:
         self.log.seq = max(self.log.seq, answer["seq"])
         self.market = MarketTime.from_dict(answer["market"])
         self.synced = True
+        if any(update.channel == "system" for update in updates):
+            self._system_at = time.monotonic()
         if updates:
             for listener in self._listeners:
-                listener(updates)
+                self._tell(listener, updates)
+
+    def _tell(self, listener: Listener, updates: Sequence[Update]) -> None:
+        try:
+            listener(updates)
+        except Exception:  # whatever one listener cannot read, the others hear, and we follow on
+            log.exception("mirror: a listener failed")
 
     def start(self) -> None:
         """Follow from now on (on the running event loop)."""
@@ -157,6 +170,8 @@ class Mirror:
         while True:
             try:
                 answer = await self.feed.changes(seq, LONG_POLL_S, self._channels)
+                self.apply(answer)
+                seq = answer["seq"]
             except FeedLost as error:
                 failures += 1
                 if failures == LOST_AFTER_FAILURES:
@@ -164,10 +179,14 @@ class Mirror:
                     log.warning("mirror: the feed does not answer: %s", error)
                 await asyncio.sleep(next(waits))
                 continue
+            except Exception:  # an answer that nobody foresaw must not end the following
+                failures += 1
+                self.synced, seq = False, -1
+                log.exception("mirror: failed; it begins anew")
+                await asyncio.sleep(next(waits))
+                continue
             if failures:
                 failures = 0
                 waits = retry.delays(first_s=0.1, cap_s=2, rng=random.Random())  # noqa: S311
-            seq = answer["seq"]
-            self.apply(answer)
             if self._every_s:
                 await asyncio.sleep(self._every_s)

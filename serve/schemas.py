@@ -201,6 +201,9 @@ class Ledger(Message):
     duplicates: int | None = Field(description="Copies that were sent again, and dropped.")
     quarantined: int | None = Field(description="Messages that nobody may use, kept apart.")
     in_flight: int | None = Field(description="Received, not yet in the lake.")
+    imbalance: int | None = Field(
+        description="0; negative: the lake holds that many messages more than were received."
+    )
     lost: int | None = Field(description="Holes in the numbering of records; must be 0.")
     holes: int | None
     gaps: int | None = Field(description="Declared interruptions of the feed.")
@@ -230,7 +233,7 @@ class System(Message):
 
     model_config = ConfigDict(extra="allow")
 
-    market: dict[str, Any] = Field(description="time, rate, simulated, mode, open.")
+    market: dict[str, Any] = Field(description="time, rate, simulated, mode, open, finished.")
     ledger: dict[str, Any]
     links: dict[str, str] = Field(description="Addresses of the other consoles.")
 
@@ -252,10 +255,11 @@ class ModelPage(Message):
 
 
 class Health(Message):
-    """Whether a part is there."""
+    """Whether the platform, or this process, can be used."""
 
     status: Literal["ok", "starting", "unavailable"]
-    parts: dict[str, Any]
+    parts: dict[str, Any] = Field(description="Each part's own state.")
+    reasons: list[str] = Field(description="What is missing, part by part; empty when ready.")
 
 
 class ErrorBody(Message):

@@ -21,8 +21,9 @@ from pipelines.events import bucket_of, parse_time_ns
 from serve import bars as barlib
 from serve.api import docs, static
 from serve.api.errors import ERRORS, add_error_handlers, unavailable, unknown_symbol
-from serve.api.paging import Page, SymbolPath, page_of
+from serve.api.paging import GapWanted, Page, SymbolPath, gap_page_of, page_of
 from serve.mirror import FeedLost, Mirror
+from serve.readiness import readiness
 from serve.schemas import (
     BarPage,
     GapPage,
@@ -50,8 +51,15 @@ class Lake(Protocol):
         """Closed minute bars that ended at or before a market time, oldest first."""
         ...
 
-    def gaps(self, *, limit: int, before_ns: int | None) -> Sequence[Mapping[str, Any]]:
-        """Declared gaps, newest first."""
+    def gaps(
+        self,
+        *,
+        limit: int,
+        start_ns: int | None,
+        end_ns: int | None,
+        after: barlib.GapKey | None,
+    ) -> Sequence[Mapping[str, Any]]:
+        """Declared gaps with start ≤ to < end that follow one, newest first, then by symbol."""
         ...
 
 
@@ -162,23 +170,33 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
             raise unknown_symbol(symbol)
         minutes = await _minutes(parts, threads, symbol, wanted, window)
         rows = barlib.roll_up(minutes, window)
+        cut = len(minutes) >= MAX_MINUTES and len(rows) > 1
+        if cut:
+            rows = rows[1:]  # its first minutes may lie beyond the bound: it opens the next page
+        oldest_ns = parse_time_ns(rows[0]["event_time"]) if rows else 0
         rows = barlib.between(rows, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
         items, cursor = barlib.page(rows, limit=wanted.limit)
+        if cut and cursor is None and (wanted.start_ns is None or oldest_ns > wanted.start_ns):
+            cursor = barlib.write_cursor(oldest_ns)
         return _answer({"symbol": symbol, "window": window, "items": items, "next": cursor})
 
     @app.get("/v1/gaps", response_model=GapPage, responses=ERRORS, tags=["platform"])
-    async def gaps(wanted: Annotated[Page, Depends(page_of)]) -> Response:
-        """Declared interruptions of the feed, newest first by their end."""
+    async def gaps(wanted: Annotated[GapWanted, Depends(gap_page_of)]) -> Response:
+        """Declared interruptions of the feed, newest first by their end, then by symbol."""
         lake = held[0].lake
         if lake is None:
             raise unavailable("There is no lake.")
-        rows = await threads.run(lambda: lake.gaps(limit=wanted.limit + 1, before_ns=wanted.end_ns))
-        items = list(rows[: wanted.limit])
-        if wanted.start_ns is not None:
-            items = [row for row in items if row["to_ns"] >= wanted.start_ns]
-        more = len(rows) > wanted.limit
-        cursor = barlib.write_cursor(items[-1]["to_ns"]) if more and items else None
-        return _answer({"items": items, "next": cursor})
+        page, after = wanted
+        rows = await threads.run(
+            lambda: lake.gaps(
+                limit=page.limit + 1, start_ns=page.start_ns, end_ns=page.end_ns, after=after
+            )
+        )
+        items = list(rows[: page.limit])
+        more = len(rows) > page.limit
+        return _answer(
+            {"items": items, "next": barlib.write_gap_cursor(items[-1]) if more else None}
+        )
 
 
 async def _minutes(
@@ -187,7 +205,8 @@ async def _minutes(
     """Minute bars that suffice for a page of a window and one row more, oldest first."""
     span = barlib.WINDOW_MINUTES[window]
     need = min((wanted.limit + 2) * span, MAX_MINUTES)
-    end_ns = wanted.end_ns
+    # A bar that begins before the end is whole, also in the minutes that lie after it.
+    end_ns = wanted.end_ns and barlib.window_end_ns(wanted.end_ns - 1, window)
     try:
         remembered = await parts.mirror.feed.bars(symbol)
     except FeedLost as error:
@@ -238,20 +257,13 @@ def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> 
     @app.get("/healthz", response_model=Health, tags=["platform"])
     async def healthz() -> Response:
         """Whether this process lives."""
-        return _answer({"status": "ok", "parts": {}})
+        return _answer({"status": "ok", "parts": {}, "reasons": []})
 
     @app.get("/readyz", response_model=Health, tags=["platform"])
     async def readyz() -> Response:
-        """Whether the platform can be used: 200, or 503 with the part that is missing."""
+        """Whether every part does its work: 200, or 503 with those that do not and why."""
         mirror = held[0].mirror
-        data = mirror.data("system") or {}
-        streams = data.get("feed", {}).get("streams", {})
-        parts = {
-            "feed": "streaming" if mirror.synced else "unavailable",
-            "streams": streams,
-            "producer": (data.get("producer") or {}).get("state", "unavailable"),
-            "streaming": (data.get("streaming") or {}).get("state") or "unavailable",
-        }
-        ready = mirror.synced and bool(streams) and set(streams.values()) == {"streaming"}
-        body = {"status": "ok" if ready else "starting", "parts": parts}
-        return _answer(body, 200 if ready else 503)
+        body = readiness(
+            mirror.data("system") or {}, synced=mirror.synced, age_s=mirror.system_age_s()
+        )
+        return _answer(body, 200 if body["status"] == "ok" else 503)

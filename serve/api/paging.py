@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from fastapi import Path, Query
 
 from pipelines.events import parse_time_ns
 from serve.api.errors import ApiError
-from serve.bars import BadCursor, read_cursor
+from serve.bars import BadCursor, GapKey, read_cursor, read_gap_cursor
 
+T = TypeVar("T")
 MAX_ROWS = 1000
 SymbolPath = Annotated[str, Path(description="Ticker symbol.", max_length=32)]
 
@@ -43,12 +45,35 @@ def page_of(
     """
     start_ns, end_ns = _time("start", start), _time("end", end)
     if next is not None:
-        try:
-            cursor_ns = read_cursor(next)
-        except BadCursor as error:
-            raise _wrong("next", "is no cursor of this listing") from error
+        cursor_ns = _cursor(next, read_cursor)
         end_ns = cursor_ns if end_ns is None else min(end_ns, cursor_ns)
     return Page(limit=limit, start_ns=start_ns, end_ns=end_ns)
+
+
+GapWanted = tuple[Page, GapKey | None]
+"""A span of gaps, and the gap that the page before ended with."""
+
+
+def gap_page_of(
+    limit: Annotated[int, Query(ge=1, le=MAX_ROWS, description="Rows, newest first.")] = 100,
+    start: Annotated[str | None, Query(description="First end of a gap, RFC 3339.")] = None,
+    end: Annotated[str | None, Query(description="End of a gap to stop before, RFC 3339.")] = None,
+    next: Annotated[str | None, Query(description="Cursor of the page before.")] = None,  # noqa: A002
+) -> GapWanted:
+    """The page of gaps of a request's parameters.
+
+    Raises:
+        ApiError: A time or the cursor cannot be read (422).
+    """
+    after = None if next is None else _cursor(next, read_gap_cursor)
+    return Page(limit=limit, start_ns=_time("start", start), end_ns=_time("end", end)), after
+
+
+def _cursor(text: str, read: Callable[[str], T]) -> T:
+    try:
+        return read(text)
+    except BadCursor as error:
+        raise _wrong("next", "is no cursor of this listing") from error
 
 
 def _time(field: str, text: str | None) -> int | None:

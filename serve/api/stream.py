@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import orjson
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
@@ -41,6 +42,9 @@ def build(open_mirror: Callable[[], Mirror] | None = None) -> FastAPI:
     @app.websocket(PREFIX)
     async def stream(socket: WebSocket) -> None:
         """Updates of what the client subscribes to."""
+        if not same_origin(socket.headers.get("origin"), socket.headers.get("host")):
+            await socket.close(POLICY)  # before it is accepted: 403
+            return
         await socket.accept()
         hub = held[0]
         client = hub.join()
@@ -58,6 +62,21 @@ def build(open_mirror: Callable[[], Mirror] | None = None) -> FastAPI:
                 await sending
 
     return app
+
+
+def same_origin(origin: str | None, host: str | None) -> bool:
+    """Whether a request comes from our own page, or from no page at all.
+
+    A browser lets any page open a socket to us, and says on every one of them which page it is.
+
+    >>> same_origin("http://127.0.0.1:8000", "127.0.0.1:8000"), same_origin(None, "h:1")
+    (True, True)
+    >>> same_origin("https://evil.example", "127.0.0.1:8000"), same_origin("null", "h:1")
+    (False, False)
+    """
+    if origin is None:
+        return True
+    return bool(host) and urlsplit(origin).netloc.lower() == str(host).lower()
 
 
 async def _receive(socket: WebSocket, client: Client) -> None:

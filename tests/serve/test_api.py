@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
@@ -16,6 +17,7 @@ from pipelines.errors import LakeError
 from pipelines.events import MINUTE_NS, format_time_ns, item
 from serve.api import gateway, signals, stream
 from serve.api.docs import complete
+from serve.bars import GapKey
 from serve.hub import Hub
 from tests.serve.conftest import (
     OPEN_NS,
@@ -30,6 +32,10 @@ from tests.serve.conftest import (
 )
 
 UP = [1.0, *[0.0] * 10]
+RUNNING = {
+    "market": {}, "ledger": {"received": 1}, "feed": {"streams": {"a": "streaming"}},
+    "producer": {"state": "streaming"}, "streaming": {"state": "running", "error": None},
+}  # fmt: skip
 
 
 class FakeLake:
@@ -53,18 +59,24 @@ class FakeLake:
             for s in starts[-limit:]
         ]  # fmt: skip
 
-    def gaps(self, *, limit: int, before_ns: int | None) -> Sequence[Mapping[str, Any]]:
+    def gaps(
+        self, *, limit: int, start_ns: int | None, end_ns: int | None, after: GapKey | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Three interruptions of three symbols each, as one cut of the line makes them."""
         rows = [
-            {
-                "symbol": "SPY",
-                "from_ns": n,
-                "to_ns": n + 1,
-                "reason": "reconnect",
-                "backfilled": False,
-            }
+            {"symbol": s, "from_ns": n, "to_ns": n + 1, "reason": "reconnect", "backfilled": False}
             for n in (3, 2, 1)
+            for s in ("AAPL", "QQQ", "SPY")
         ]
-        return [r for r in rows if before_ns is None or r["to_ns"] < before_ns][:limit]
+        return [
+            r
+            for r in rows
+            if (start_ns is None or r["to_ns"] >= start_ns)
+            and (end_ns is None or r["to_ns"] < end_ns)
+            and (
+                after is None or (-r["to_ns"], r["symbol"], r["from_ns"]) > (-after[0], *after[1:])
+            )
+        ][:limit]
 
 
 class Quiet:
@@ -76,8 +88,9 @@ class Quiet:
         return bench.mirror
 
 
-def connect(client: httpx.Client) -> ClientConnection:
-    return ws_connect(f"ws://127.0.0.1:{client.base_url.port}/v1/stream", proxy=None)
+def connect(client: httpx.Client, origin: str | None = None) -> ClientConnection:
+    url = f"ws://127.0.0.1:{client.base_url.port}/v1/stream"
+    return ws_connect(url, proxy=None, origin=origin)  # type: ignore[arg-type]
 
 
 def say(socket: ClientConnection, **message: Any) -> None:
@@ -94,7 +107,7 @@ def filled() -> Bench:
     bench.memory.apply_record(record(trade(), quote(), bar(i=0), trade(s=61, price=102)))
     bench.memory.apply_items([features_item()])
     bench.memory.set_system(
-        {"market": {}, "ledger": {"received": 1}, "feed": {"streams": {"a": "streaming"}}},
+        RUNNING,
         event_time="",
     )
     bench.sync()
@@ -260,6 +273,26 @@ def test_bars_of_longer_windows_are_rolled_up(gate) -> None:
     assert answer["items"][0]["volume"] == 30 + 50 + 10
 
 
+def test_bar_that_ends_after_the_span_is_whole(gate) -> None:
+    """The same bar is the same numbers, whatever span it was asked in."""
+    alone = gate.get("/v1/bars/SPY?window=5m&limit=1&end=2024-07-05T13:12:00Z").json()["items"]
+    among = gate.get("/v1/bars/SPY?window=5m&limit=50").json()["items"]
+    assert alone[0]["event_time"][11:16] == "13:10"
+    assert alone == [bar for bar in among if bar["event_time"] == alone[0]["event_time"]]
+
+
+def test_bars_of_days_cut_off_by_the_bound_go_on_with_a_cursor(gate, monkeypatch) -> None:
+    """More minutes than are read at once: the oldest, cut bar is left to the next page."""
+    monkeypatch.setattr(gateway, "MAX_MINUTES", 45)
+    seen, cursor = [], ""
+    while cursor is not None:
+        answer = gate.get(f"/v1/bars/SPY?window=15m&limit=50{cursor and '&next=' + cursor}").json()
+        seen += answer["items"]
+        cursor = answer["next"]
+    assert [b["event_time"][11:16] for b in seen][:3] == ["13:30", "13:15", "13:00"]
+    assert [b["volume"] for b in seen][1:] == [15.0] * 8
+
+
 def test_bars_between_two_times_are_only_those(gate) -> None:
     span = "start=2024-07-05T13:00:00Z&end=2024-07-05T13:03:00Z"
     answer = gate.get(f"/v1/bars/SPY?{span}").json()
@@ -291,12 +324,46 @@ def test_platform_state_ledger_models_gaps_and_readiness(gate) -> None:
     assert gate.get("/v1/system").json()["links"] == {"ray": "http://ray"}
     assert gate.get("/v1/ledger").json() == {"received": 1}
     assert gate.get("/v1/models").json()["items"][0]["promoted"] is True
-    gaps = gate.get("/v1/gaps?limit=2").json()
-    assert [row["from_ns"] for row in gaps["items"]] == [3, 2]
-    rest = gate.get(f"/v1/gaps?next={gaps['next']}").json()
-    assert [row["from_ns"] for row in rest["items"]] == [1]
     assert gate.get("/readyz").status_code == 200
     assert [row["symbol"] for row in gate.get("/v1/symbols").json()["items"]] == ["SPY", "AAPL"]
+
+
+def test_gaps_by_cursor_are_all_there_once_though_they_end_at_one_moment(gate) -> None:
+    seen, cursor = [], ""
+    while cursor is not None:
+        answer = gate.get(f"/v1/gaps?limit=2{cursor and '&next=' + cursor}").json()
+        seen += [(row["to_ns"], row["symbol"]) for row in answer["items"]]
+        cursor = answer["next"]
+    assert seen == [(n, s) for n in (4, 3, 2) for s in ("AAPL", "QQQ", "SPY")]
+
+
+def test_gaps_of_a_span_are_filtered_before_they_are_counted(gate) -> None:
+    span = "start=1970-01-01T00:00:00.000000003Z&end=1970-01-01T00:00:00.000000004Z"
+    answer = gate.get(f"/v1/gaps?limit=3&{span}").json()
+    assert [(row["to_ns"], row["symbol"]) for row in answer["items"]] == [
+        (3, "AAPL"), (3, "QQQ"), (3, "SPY"),
+    ]  # fmt: skip
+    assert answer["next"] is None
+
+
+@pytest.mark.parametrize("cursor", ["x", "dDE", "W10", "WzFd"])
+def test_gap_cursor_of_a_stranger_is_422(gate, cursor: str) -> None:
+    response = gate.get(f"/v1/gaps?next={cursor}")
+    assert response.status_code == 422
+    assert response.json()["error"]["detail"][0]["field"] == "next"
+
+
+def test_platform_whose_producer_failed_is_not_ready_and_says_which_part(filled, gate) -> None:
+    filled.memory.set_system(
+        {**RUNNING, "producer": {"state": "failed", "error": "auth failed"}}, event_time=""
+    )
+    filled.sync()
+    response = gate.get("/readyz")
+    body = response.json()
+    assert (response.status_code, body["status"]) == (503, "unavailable")
+    assert body["parts"]["producer"] == "failed"
+    assert body["reasons"] == ["producer: failed (auth failed)"]
+    assert gate.get("/healthz").status_code == 200
 
 
 def test_gateway_that_follows_nobody_lives_but_is_not_ready(filled, gate) -> None:
@@ -376,3 +443,22 @@ def test_socket_of_a_client_that_is_gone_is_forgotten(filled, monkeypatch) -> No
         while hubs[0].clients and time.monotonic() < deadline:
             time.sleep(0.005)
     assert not hubs[0].clients
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "http://127.0.0.1:1", "null"])
+def test_socket_of_a_foreign_page_is_refused(filled, origin: str) -> None:
+    with (
+        served(stream.build(lambda: Quiet.of(filled))) as client,
+        pytest.raises(InvalidStatus) as caught,
+        connect(client, origin),
+    ):
+        pass
+    assert caught.value.response.status_code == 403
+
+
+def test_socket_of_our_own_page_is_taken(filled) -> None:
+    with served(stream.build(lambda: Quiet.of(filled))) as client:
+        origin = f"http://127.0.0.1:{client.base_url.port}"
+        with connect(client, origin) as socket:
+            say(socket, action="ping")
+            assert hear(socket)["channel"] == "pong"

@@ -14,9 +14,12 @@ from serve.bars import (
     merge,
     page,
     read_cursor,
+    read_gap_cursor,
     roll_up,
+    window_end_ns,
     window_start_ns,
     write_cursor,
+    write_gap_cursor,
 )
 
 START = parse_time_ns("2024-07-05T13:30:00Z")
@@ -97,3 +100,36 @@ def test_day_begins_at_midnight_in_new_york_in_winter_too() -> None:
     assert format_time_ns(winter) == "2024-01-05T05:00:00Z"
     with pytest.raises(KeyError):
         window_start_ns(0, "7m")
+
+
+@pytest.mark.parametrize(
+    ("moment", "window", "start"),
+    [
+        ("2024-07-05T13:37:59Z", "5m", "2024-07-05T13:35:00Z"),
+        ("2024-07-05T13:37:59Z", "15m", "2024-07-05T13:30:00Z"),
+        ("2024-07-05T13:37:59Z", "1h", "2024-07-05T13:00:00Z"),
+        ("2024-07-05T00:00:00Z", "1h", "2024-07-05T00:00:00Z"),
+        ("2024-07-05T03:59:00Z", "1d", "2024-07-04T04:00:00Z"),
+        ("2024-11-03T12:00:00Z", "1d", "2024-11-03T04:00:00Z"),  # the clocks go back that day
+        ("2024-11-04T12:00:00Z", "1d", "2024-11-04T05:00:00Z"),
+    ],
+)
+def test_window_starts_where_the_dashboard_begins_it(moment: str, window: str, start: str) -> None:
+    """The same moments stand in the dashboard's ``bars.test.ts``; only days are ours alone."""
+    assert format_time_ns(window_start_ns(parse_time_ns(moment), window)) == start
+
+
+@given(st.integers(0, 2**40), st.sampled_from(sorted(WINDOW_MINUTES)))
+def test_window_ends_where_the_next_one_begins(minute: int, window: str) -> None:
+    ns = (1_700_000_000 // 60 + minute % 10**7) * MINUTE_NS
+    end = window_end_ns(ns, window)
+    assert window_start_ns(ns, window) <= ns < end
+    assert window_start_ns(end, window) == end
+    assert window_start_ns(end - 1, window) == window_start_ns(ns, window)
+
+
+@given(st.integers(0, 2**62), st.text(max_size=9), st.none() | st.integers(0, 2**62))
+def test_gap_cursor_read_back_is_its_row(to_ns: int, symbol: str, from_ns: int | None) -> None:
+    row = {"to_ns": to_ns, "symbol": symbol, "from_ns": from_ns}
+    after = (to_ns, symbol, -1 if from_ns is None else from_ns)
+    assert read_gap_cursor(write_gap_cursor(row)) == after

@@ -199,3 +199,70 @@ def test_bars_of_the_past_are_there_and_the_forming_one_comes_last() -> None:
         return [bar["forming"] for bar in await feed.bars("SPY")]
 
     assert bed.run(job) == [False, True]
+
+
+def test_reader_that_breaks_unexpectedly_shows_as_failed_and_is_opened_anew() -> None:
+    bed = Bed()
+    bed.data.lists = [TypeError("odd")]
+    bed.data.put(codec.encode_record(record(trade())))
+
+    async def job(feed: Feed) -> tuple[set[str], str]:
+        seen = set()
+        while "failed" not in seen:
+            seen.add((await feed.stats())["streams"]["market-data"])
+            await asyncio.sleep(0.001)
+        await until(feed, "trades")
+        return seen, (await feed.stats())["state"]
+
+    seen, state = bed.run(job)
+    assert (seen - {"connecting"}, state) == ({"failed"}, "streaming")
+
+
+def test_record_that_breaks_the_memory_is_counted_and_the_next_one_read(monkeypatch) -> None:
+    from serve.memory import FeedMemory
+
+    bed = Bed()
+    apply = FeedMemory.apply_items
+
+    def broken(memory: FeedMemory, items: Any) -> None:
+        if items[0]["symbol"] == "ODD":
+            raise KeyError("odd")
+        apply(memory, items)
+
+    monkeypatch.setattr(FeedMemory, "apply_items", broken)
+    bed.items.put(codec.encode_items([features_item("ODD")]), codec.encode_items([features_item()]))
+
+    async def job(feed: Feed) -> tuple[int, str]:
+        await until(feed, "features")
+        return (await feed.stats())["malformed"], (await feed.stats())["streams"]["market-signals"]
+
+    assert bed.run(job) == (1, "streaming")
+
+
+def test_state_of_the_platform_is_told_on_though_a_part_answers_nonsense() -> None:
+    bed = Bed({"raytape-producer": {"state": "streaming", "clock": {"rate": 0}}})
+
+    async def job(feed: Feed) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        while (await feed.stats())["streams"].get("system") != "failed":
+            await asyncio.sleep(0.005)
+        bed.stats = {"raytape-producer": {"state": "streaming", "received": 1}}
+        return await until(feed, "system")
+
+    assert bed.run(job)["producer"]["received"] == 1
+
+
+def test_ledger_asks_the_archive_before_the_producer_so_that_no_surplus_is_made_up() -> None:
+    asked: list[str] = []
+    bed = Bed()
+    inner = bed.feed._ask_stats
+
+    async def ask(name: str) -> Any:
+        asked.append(name)
+        await asyncio.sleep(0.01)
+        asked.append(f"{name} answered")
+        return await inner(name)
+
+    bed.feed._ask_stats = ask
+    bed.run(lambda feed: until(feed, "system"))
+    assert asked[:3] == ["raytape-streaming", "raytape-streaming answered", "raytape-producer"]

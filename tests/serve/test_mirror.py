@@ -98,3 +98,35 @@ def test_mirror_decodes_the_newest_payload(bench) -> None:
     bench.memory.set_system({"n": 2}, event_time="")
     bench.mirror.apply(answer(bench, after=before))
     assert bench.mirror.data("system") == {"n": 2}
+
+
+def test_listener_that_breaks_keeps_nobody_from_hearing(bench) -> None:
+    heard: list[int] = []
+
+    def broken(_: Any) -> None:
+        raise KeyError("odd")
+
+    mirror = Mirror(FakeFeed(bench.memory))
+    mirror.listen(broken)
+    mirror.listen(lambda updates: heard.append(len(updates)))
+    bench.memory.apply_record(record(trade()))
+    mirror.apply(answer(bench, reset=True))
+    assert (len(heard), mirror.synced) == (1, True)
+
+
+def test_mirror_given_an_odd_answer_is_not_synced_and_begins_anew(bench) -> None:
+    good = answer(bench, reset=True)
+    feed = Answering([good, {"seq": 1}, TypeError("odd"), good])
+    states: list[bool] = []
+
+    async def main() -> None:
+        mirror = Mirror(feed)
+        mirror.start()
+        await until(lambda: len(feed.asked) == 2)  # and waits, after the odd answer
+        states.append(mirror.synced)
+        await until(lambda: mirror.synced)
+        await mirror.stop()
+
+    asyncio.run(main())
+    assert states == [False]
+    assert feed.asked[:4] == [-1, good["seq"], -1, -1]

@@ -151,7 +151,10 @@ def test_every_application_answers_behind_one_port(client: httpx.Client) -> None
         for path in ("/", "/docs", "/openapi.json", "/healthz", "/v1/symbols", "/v1/signals/SPY")
     }
     assert set(statuses.values()) == {200}, statuses
-    until(lambda: client.get("/readyz").status_code == 200)
+    # Feed and streams are there; producer and Spark are no part of this test.
+    ready = until(lambda: (r := client.get("/readyz").json())["parts"]["streams"] and r)
+    assert ready["reasons"] == ["producer: no answer", "streaming: no answer"]
+    assert client.get("/readyz").status_code == 503
     assert client.get("/v1/models").json()["items"][0]["id"] == "rules-1"
     assert client.get("/v1/gaps").json()["items"] == []
 

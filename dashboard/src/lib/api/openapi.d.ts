@@ -30,7 +30,7 @@ export interface paths {
         };
         /**
          * Readyz
-         * @description Whether the platform can be used: 200, or 503 with the part that is missing.
+         * @description Whether every part does its work: 200, or 503 with those that do not and why.
          */
         get: operations["readyz_readyz_get"];
         put?: never;
@@ -70,7 +70,7 @@ export interface paths {
         };
         /**
          * Gaps
-         * @description Declared interruptions of the feed, newest first by their end.
+         * @description Declared interruptions of the feed, newest first by their end, then by symbol.
          */
         get: operations["gaps_v1_gaps_get"];
         put?: never;
@@ -442,13 +442,21 @@ export interface components {
         };
         /**
          * Health
-         * @description Whether a part is there.
+         * @description Whether the platform, or this process, can be used.
          */
         Health: {
-            /** Parts */
+            /**
+             * Parts
+             * @description Each part's own state.
+             */
             parts: {
                 [key: string]: unknown;
             };
+            /**
+             * Reasons
+             * @description What is missing, part by part; empty when ready.
+             */
+            reasons: string[];
             /**
              * Status
              * @enum {string}
@@ -488,6 +496,11 @@ export interface components {
             gaps: number | null;
             /** Holes */
             holes: number | null;
+            /**
+             * Imbalance
+             * @description 0; negative: the lake holds that many messages more than were received.
+             */
+            imbalance: number | null;
             /**
              * In Flight
              * @description Received, not yet in the lake.
@@ -730,7 +743,7 @@ export interface components {
             };
             /**
              * Market
-             * @description time, rate, simulated, mode, open.
+             * @description time, rate, simulated, mode, open, finished.
              */
             market: {
                 [key: string]: unknown;
@@ -851,13 +864,13 @@ export interface operations {
     gaps_v1_gaps_get: {
         parameters: {
             query?: {
-                /** @description Event time to stop before, RFC 3339. */
+                /** @description End of a gap to stop before, RFC 3339. */
                 end?: string | null;
                 /** @description Rows, newest first. */
                 limit?: number;
                 /** @description Cursor of the page before. */
                 next?: string | null;
-                /** @description First event time, RFC 3339. */
+                /** @description First end of a gap, RFC 3339. */
                 start?: string | null;
             };
             header?: never;
