@@ -98,6 +98,8 @@ export class Market {
     const sum = weights.reduce((a, b) => a + b);
     const probabilities = weights.map((w) => w / sum);
     const id = probabilities.indexOf(Math.max(...probabilities));
+    const last = this.signals.get(symbol).at(-1);
+    const position = last ? [last.position_fraction, 1, 0][last.action_id] : 0;
     const signal = {
       symbol,
       action: ACTIONS[id],
@@ -106,8 +108,8 @@ export class Market {
       probabilities,
       value: gauss() * 0.04,
       q_values: null,
-      position_fraction: id === 1 ? 0 : 1,
-      cash_fraction: id === 1 ? 1 : 0,
+      position_fraction: position,
+      cash_fraction: 1 - position,
       model: { id: "ppo", version: "3", fingerprint: "3f9a61c2d07be481" },
       event_time: bar.event_time,
       decided_at: stamp(Date.now()),
@@ -161,6 +163,7 @@ export class Market {
       duplicates: 24,
       quarantined: 7,
       in_flight: this.received - this.stored - 31,
+      imbalance: 0,
       lost: 0,
       holes: 0,
       gaps: 1,

@@ -115,16 +115,16 @@ export class TapeChart {
     return { time: candle.time as UTCTimestamp, value: candle.volume, color };
   }
 
-  private markOf({ time, side, confidence, turns }: Marker): SeriesMarker<Time> {
+  private markOf({ time, side, confidence, moves }: Marker): SeriesMarker<Time> {
     const buys = side === "BUY";
     const sure = confidence === null ? "" : ` ${Math.round(confidence * 100)}%`;
     return {
       time: time as UTCTimestamp,
       position: buys ? "belowBar" : "aboveBar",
-      shape: buys ? "arrowUp" : "arrowDown",
+      shape: !moves ? "circle" : buys ? "arrowUp" : "arrowDown",
       color: buys ? this.palette.up : this.palette.down,
-      size: turns ? 1 : 0.4,
-      text: turns ? `${side}${sure}` : undefined,
+      size: moves ? 1 : 0.3,
+      text: moves ? `${side}${sure}` : undefined,
     };
   }
 }

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import type { ApiBar } from "@/lib/api/types";
-import { BarBook, bucketStart, type Candle, candleOf } from "./bars";
+import { BarBook, bucketStart, type Candle, candleOf, WINDOW_S } from "./bars";
 
 function candle(time: number, close: number, forming = false): Candle {
   return {
@@ -19,6 +19,16 @@ describe("bucketStart", () => {
     expect(bucketStart(3_725, 300)).toBe(3_600);
     expect(bucketStart(3_600, 300)).toBe(3_600);
   });
+});
+
+test.each([
+  // The same moments stand in the gateway's test_bars.py: both bucket alike.
+  ["2024-07-05T13:37:59Z", "5m", "2024-07-05T13:35:00Z"],
+  ["2024-07-05T13:37:59Z", "15m", "2024-07-05T13:30:00Z"],
+  ["2024-07-05T13:37:59Z", "1h", "2024-07-05T13:00:00Z"],
+  ["2024-07-05T00:00:00Z", "1h", "2024-07-05T00:00:00Z"],
+] as const)("the window of %s by %s starts where the gateway begins it", (at, window, start) => {
+  expect(bucketStart(Date.parse(at) / 1000, WINDOW_S[window])).toBe(Date.parse(start) / 1000);
 });
 
 describe("candleOf", () => {

@@ -1,14 +1,16 @@
 import type { Ledger } from "@/lib/api/types";
 
-export type Verdict = "accounted" | "lost" | "unknown";
+export type Verdict = "accounted" | "lost" | "surplus" | "unknown";
 
 /**
  * Whether every message received has a known place. What is in flight is on its way from the
  * producer to the lake and is known; only holes in the numbering of records are losses.
+ * `surplus`: the lake holds more than was received, so that somebody counts wrong.
  * `unknown`: a stage does not answer.
  */
 export function verdictOf(ledger: Ledger): Verdict {
   if ((ledger.lost ?? 0) > 0 || (ledger.holes ?? 0) > 0) return "lost";
+  if ((ledger.imbalance ?? 0) < 0) return "surplus";
   const stages = [ledger.received, ledger.stored, ledger.lost];
   return stages.includes(null) ? "unknown" : "accounted";
 }

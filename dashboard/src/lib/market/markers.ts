@@ -5,14 +5,22 @@ export interface Marker {
   time: number;
   side: "BUY" | "SELL";
   confidence: number | null;
-  /** Whether it turns the side; a repeat of the last one is drawn small and without text. */
-  turns: boolean;
+  /** Whether it moves the paper account; any other is drawn as a small dot without text. */
+  moves: boolean;
 }
 
 /** Signals kept per symbol, one per bar. */
 const KEPT = 600;
 
-/** Markers of signals (any order), one per window, ascending. HOLD and refusals leave none. */
+/** Whether a signal changes the position: BUY puts all cash in, SELL takes all of it out. */
+function moves({ action, position_fraction }: SignalAnswer): boolean {
+  return action === "BUY" ? position_fraction < 0.5 : position_fraction >= 0.5;
+}
+
+/**
+ * Markers of signals (any order), one per window, ascending: of a window the last signal that
+ * moves the account, else the last. HOLD and refusals leave none.
+ */
 export function markersOf(signals: Iterable<SignalAnswer>, windowS: number): Marker[] {
   const byTime = new Map<number, { at: number; signal: SignalAnswer }>();
   for (const signal of signals) {
@@ -21,16 +29,17 @@ export function markersOf(signals: Iterable<SignalAnswer>, windowS: number): Mar
     if (!Number.isFinite(at)) continue;
     const time = bucketStart(at, windowS);
     const there = byTime.get(time);
-    if (!there || at >= there.at) byTime.set(time, { at, signal });
+    const more = there ? Number(moves(signal)) - Number(moves(there.signal)) : 0;
+    if (!there || more > 0 || (more === 0 && at >= there.at)) byTime.set(time, { at, signal });
   }
-  let side: string | null = null;
   return [...byTime.entries()]
     .sort(([a], [b]) => a - b)
-    .map(([time, { signal }]) => {
-      const turns = signal.action !== side;
-      side = signal.action;
-      return { time, side: signal.action as Marker["side"], confidence: signal.confidence, turns };
-    });
+    .map(([time, { signal }]) => ({
+      time,
+      side: signal.action as Marker["side"],
+      confidence: signal.confidence,
+      moves: moves(signal),
+    }));
 }
 
 /** The signals of one symbol, one per bar, the newest kept. */

@@ -7,30 +7,50 @@ import { storedShare, verdictOf } from "./ledger";
 import { markersOf, SignalBook } from "./markers";
 import { newYork, sessionOpen } from "./session";
 
-function signal(minute: number, action: SignalAnswer["action"], confidence = 0.5): SignalAnswer {
+function signal(
+  minute: number,
+  action: SignalAnswer["action"],
+  position_fraction = 0,
+): SignalAnswer {
   return {
     action,
-    confidence,
+    confidence: 0.5,
+    position_fraction,
     event_time: new Date(minute * 60_000).toISOString(),
   } as SignalAnswer;
 }
 
 describe("markersOf", () => {
-  test("holds leave no marker and a repeated side does not turn", () => {
+  test("holds leave no marker and only what changes the position moves", () => {
     const marks = markersOf(
-      [signal(3, "SELL"), signal(0, "BUY"), signal(1, "HOLD"), signal(2, "BUY")],
+      [
+        signal(3, "SELL", 1),
+        signal(0, "BUY", 0),
+        signal(1, "HOLD", 1),
+        signal(2, "BUY", 1),
+        signal(4, "SELL", 0),
+        signal(5, "SELL", 0),
+      ],
       60,
     );
-    expect(marks.map((m) => [m.time, m.side, m.turns])).toEqual([
+    expect(marks.map((m) => [m.time, m.side, m.moves])).toEqual([
       [0, "BUY", true],
       [120, "BUY", false],
       [180, "SELL", true],
+      [240, "SELL", false],
+      [300, "SELL", false],
     ]);
   });
 
-  test("a wider window shows its last signal", () => {
+  test("a wider window shows its last move, else its last signal", () => {
     expect(markersOf([signal(4, "SELL"), signal(1, "BUY")], 300)).toMatchObject([
-      { time: 0, side: "SELL" },
+      { time: 0, side: "BUY", moves: true },
+    ]);
+    expect(markersOf([signal(4, "SELL", 1), signal(1, "BUY")], 300)).toMatchObject([
+      { time: 0, side: "SELL", moves: true },
+    ]);
+    expect(markersOf([signal(1, "SELL"), signal(4, "BUY", 1)], 300)).toMatchObject([
+      { time: 0, side: "BUY", moves: false },
     ]);
   });
 });
@@ -100,6 +120,7 @@ describe("ledger", () => {
     duplicates: 0,
     quarantined: 0,
     in_flight: 2,
+    imbalance: 0,
     lost: 0,
     holes: 0,
     gaps: 0,
@@ -109,6 +130,7 @@ describe("ledger", () => {
   test("holes are losses, a silent stage is unknown, the rest is accounted for", () => {
     expect(verdictOf(fine)).toBe("accounted");
     expect(verdictOf({ ...fine, lost: 1 })).toBe("lost");
+    expect(verdictOf({ ...fine, in_flight: 0, imbalance: -1 })).toBe("surplus");
     expect(verdictOf({ ...fine, stored: null })).toBe("unknown");
     expect(storedShare(fine)).toBe(0.8);
     expect(storedShare({ ...fine, received: 0 })).toBeNull();
