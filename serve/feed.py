@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from pipelines import calendar, codec, retry
 from pipelines.clock import MarketClock, wall_ns
 from pipelines.errors import MalformedFrame, RaytapeError
-from pipelines.events import format_time_ns, parse_time_ns
+from pipelines.events import format_time_ns
 from serve.config import FeedConfig
 from serve.ledger import ledger
 from serve.memory import FeedMemory
@@ -403,18 +403,3 @@ def _close(reader: Reader | None) -> None:
 def _brief(producer: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """The producer's statistics without its clock: the sessions of a year are long."""
     return {k: v for k, v in producer.items() if k != "clock"} if producer else None
-
-
-def bar_of_alpaca(bar: Mapping[str, Any]) -> dict[str, Any]:
-    """A bar as served, of an Alpaca bar (``t o h l c v n vw``)."""
-    return {
-        "event_time": format_time_ns(parse_time_ns(bar["t"])),
-        "open": float(bar["o"]),
-        "high": float(bar["h"]),
-        "low": float(bar["l"]),
-        "close": float(bar["c"]),
-        "volume": float(bar["v"]),
-        "trade_count": bar.get("n"),
-        "vwap": bar.get("vw"),
-        "source": "vendor",
-    }
