@@ -8,9 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from cluster import local_aws, processes
 from pipelines.ports import KinesisConfig
+
+# No test of ours times out an example: the machine may be busy with a platform beside it.
+settings.register_profile("raytape", deadline=None)
+settings.load_profile("raytape")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
