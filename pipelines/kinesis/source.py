@@ -57,6 +57,7 @@ from pipelines.kinesis.cursor import (
 from pipelines.kinesis.offsets import Begin, Position, ShardRange, ranges, symbolic
 from pipelines.kinesis.planner import BatchPlanner, Limit
 from pipelines.ports import KinesisConfig
+from pipelines.workers import settle
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ SCHEMA = (
     "stream string, shard string, sequence string, partition_key string, data binary, "
     "arrival timestamp"
 )
+
 ARROW_SCHEMA = pa.schema(
     [
         ("stream", pa.string()),
@@ -246,6 +248,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             timeout_s=options.retry_timeout_s,
         ):
             yield _to_arrow(options.stream, records)
+        settle("read")
 
     def stop(self) -> None:
         """End the driver's threads."""

@@ -35,6 +35,7 @@ from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.parse import Parser
 from pipelines.streaming.schemas import ARCHIVE, RESULT_SCHEMA, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import ARCHIVE_POOL
+from pipelines.workers import settle
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -70,6 +71,7 @@ class Task:
         """Archive one partition; yields one row of JSON (for ``mapInArrow``)."""
         result = self.archive(batches)
         yield pa.record_batch({"result": [orjson.dumps(result, option=_JSON).decode()]})
+        settle("archive")
 
     def archive(self, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
         """Parse the records, write the files, say what was done."""

@@ -28,6 +28,7 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.streaming.bars import Part, op_of_trade
+from pipelines.workers import settle
 
 REDUCED_SCHEMA: Final = "symbol string, first_ns long, parts binary"
 """Spark schema of the rows: symbol, wall time of its first record, parts as JSON."""
@@ -35,6 +36,7 @@ REDUCED_SCHEMA: Final = "symbol string, first_ns long, parts binary"
 _ARROW: Final = pa.schema(
     [("symbol", pa.string()), ("first_ns", pa.int64()), ("parts", pa.binary())]
 )
+
 _NEEDED: Final = frozenset({TRADE, QUOTE, BAR})
 
 # What bad data raises in code that believed it to be good.
@@ -63,6 +65,7 @@ def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             ],
             schema=_ARROW,
         )
+    settle("reduce")
 
 
 def add(record: Record, rows: dict[str, list[Any]]) -> None:

@@ -41,7 +41,7 @@ _ALLOCATION = f"""<?xml version="1.0"?>
 </allocations>
 """
 # Serial: on the few cores of a laptop the parallel collectors cost threads and memory for nothing.
-_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=4 -Xss1m -XX:-UsePerfData"
+_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=4 -Xss4m -XX:-UsePerfData"
 # Without Hadoop's native library every file that is made forks `chmod`, twice with its checksum
 # file, four times with Spark's own: 49 forks and 47 ms per batch. So: 2 forks and a few ms.
 _LOCAL_CHECKPOINTS = {

@@ -30,6 +30,7 @@ from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
 from pipelines.streaming.warmup import Warmup, decided_in
+from pipelines.workers import settle
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,6 +81,7 @@ class Fold:
             yield pd.DataFrame(
                 {"symbol": [symbol] * len(payloads), "payload": payloads}, dtype=object
             )
+        settle("fold")
 
     def fold(
         self, symbol: str, blobs: Sequence[tuple[int, bytes]], data: bytes | None
@@ -130,6 +132,7 @@ class Ask:
             ],
             schema=_ARROW,
         )
+        settle("ask")
 
 
 @functools.cache
