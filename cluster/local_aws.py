@@ -119,7 +119,7 @@ def start_kinesis(
     Raises:
         PartFailed: Node or kinesalite is missing, or it does not answer.
     """
-    node = node or shutil.which("node")
+    node = node or processes.program("node")
     if node is None or not KINESALITE.exists():
         raise PartFailed("kinesis: Node or kinesalite is not installed; run `make setup`")
     command = [

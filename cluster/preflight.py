@@ -140,7 +140,10 @@ def _owner(port: int) -> str:
 
 
 def _output(*command: str) -> str | None:
-    if shutil.which(command[0]) is None:
+    path = processes.program(command[0])
+    if path is None:
         return None
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [path, *command[1:]], capture_output=True, text=True, timeout=30, check=False
+    )
     return (done.stdout + done.stderr).strip()

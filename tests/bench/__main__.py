@@ -19,12 +19,13 @@ from typing import Any
 
 import orjson
 import psutil
+from playwright.sync_api import sync_playwright
 from rich.console import Console
 from rich.table import Table
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from cluster import runtime
+from cluster import processes, runtime
 from cluster.settings import Settings
 from pipelines.clock import MarketClock
 from pipelines.events import MINUTE_NS, parse_time_ns
@@ -132,6 +133,26 @@ def ask_signals(running: Running, seconds: float) -> Samples:
     return samples
 
 
+def watch_page(running: Running, seconds: float) -> Samples:
+    """What the page itself shows as tick latency, in a real browser; empty where there is none."""
+    samples = Samples()
+    executable = processes.program("chromium")
+    if executable is None:
+        return samples
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.goto(running.settings.gateway_url + "/")
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            page.wait_for_timeout(500)
+            shown = page.get_by_test_id("latency").first.get_attribute("data-ms")
+            if shown:
+                samples.values.append(float(shown))
+        browser.close()
+    return samples
+
+
 def counters(running: Running) -> dict[str, float]:
     producer, archive = running.stats("producer"), running.stats("archive")
     return {
@@ -175,6 +196,8 @@ def measure(running: Running, *, seconds: float, say: Callable[[str], None]) -> 
     listener.recording = False
     memory = memory_gb(running.settings)
     listener.stop()
+    say("opening the page in a browser")
+    page = watch_page(running, 20)
     say("waiting for the market to finish, for the idle figures")
     until(
         lambda: running.exchange("/raytape/clock")["state"] == "finished",
@@ -192,9 +215,10 @@ def measure(running: Running, *, seconds: float, say: Callable[[str], None]) -> 
     return [
         Row("exchange → producer", rate("received"), "msg/s", 5000, at_least=True),
         Row("exchange → Kinesis", rate("acked"), "msg/s", 5000, at_least=True),
-        Row("exchange → lake", rate("stored"), "msg/s", 5000, at_least=True),
+        Row("exchange → Spark → lake", rate("stored"), "msg/s", 5000, at_least=True),
         Row("tick → client, p50", listener.ticks.at(0.5), "ms", 250),
         Row("tick → client, p99", listener.ticks.at(0.99), "ms", 1000),
+        Row("tick → page in Chromium, p50", page.at(0.5), "ms", 250),
         Row("bar close → signal, p50", listener.signals.at(0.5), "ms", 2500),
         Row("bar close → signal, p95", listener.signals.at(0.95), "ms", 5000),
         Row("/v1/signals loaded, p50", loaded.at(0.5), "ms", 5),
@@ -211,7 +235,7 @@ def main() -> None:
     options = parser.parse_args()
     console = Console(highlight=False)
     per_minute = int(options.rate * 60 / SPEED / SYMBOLS)
-    minutes = int((options.seconds + 60) * SPEED / 60)
+    minutes = int((options.seconds + 100) * SPEED / 60)
     with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
         chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
         with platform(Path(folder), messages_per_minute=per_minute, **chosen) as running:
