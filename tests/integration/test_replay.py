@@ -95,20 +95,27 @@ def test_features_equal_talib_over_the_same_bars(lake: LakeQuery, session: dict[
     rows = lake.sql("SELECT * FROM features ORDER BY event_time").to_pylist()
     assert [row["event_time"] for row in rows] == session["timestamp"]
     close, volume = session["close"], session["volume"]
-    log_close = np.log(close)
-    log_return = np.diff(log_close, prepend=np.nan)
-    upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0)
+    log_return = np.diff(np.log(close))
+    upper, _, lower = talib.BBANDS(close, 20, 2.0, 2.0)
     oracle = {
+        "log_return_1": np.append(np.nan, log_return),
+        "momentum_10": talib.ROCP(close, 10),
+        "volatility_20": np.append(np.nan, talib.STDDEV(log_return, 20)),
+        "volume_ratio_20": volume / talib.SMA(volume, 20),
         "rsi_14": talib.RSI(close, 14),
+        "macd_hist_12_26_9": talib.MACD(close, 12, 26, 9)[2] / close,
+        "bollinger_position_20_2": (close - lower) / (upper - lower),
         "sma_ratio_5": close / talib.SMA(close, 5) - 1,
         "sma_ratio_15": close / talib.SMA(close, 15) - 1,
         "sma_ratio_60": close / talib.SMA(close, 60) - 1,
     }
-    del upper, middle, lower, log_return, volume
+    assert {*oracle, "spread_bps"} == set(FEATURE_SPEC.names)
     for name, expected in oracle.items():
         got = np.array([np.nan if row[name] is None else row[name] for row in rows])
-        scale = 100.0 if name == "rsi_14" and np.nanmax(got) <= 1 else 1.0
-        np.testing.assert_allclose(got[60:] * scale, expected[60:], rtol=0, atol=1e-9, err_msg=name)
+        # TA-Lib's bands subtract large squares: 1e-9 of the price is not 1e-9 of a narrow band.
+        atol = 1e-7 if name in {"bollinger_position_20_2", "volatility_20"} else 1e-9
+        np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=name)
+    assert not any(row["spread_assumed"] for row in rows)
     assert {row["fingerprint"] for row in rows} == {FEATURE_SPEC.fingerprint}
 
 
