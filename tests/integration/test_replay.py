@@ -112,9 +112,7 @@ def test_features_equal_talib_over_the_same_bars(lake: LakeQuery, session: dict[
     assert {*oracle, "spread_bps"} == set(FEATURE_SPEC.names)
     for name, expected in oracle.items():
         got = np.array([np.nan if row[name] is None else row[name] for row in rows])
-        # TA-Lib's bands subtract large squares: 1e-9 of the price is not 1e-9 of a narrow band.
-        atol = 1e-7 if name in {"bollinger_position_20_2", "volatility_20"} else 1e-9
-        np.testing.assert_allclose(got, expected, rtol=0, atol=atol, err_msg=name)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9, err_msg=name)
     assert not any(row["spread_assumed"] for row in rows)
     assert {row["fingerprint"] for row in rows} == {FEATURE_SPEC.fingerprint}
 
