@@ -14,11 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipelines.errors import ConfigError
-
-DEFAULT_SYMBOLS = (
-    "AAPL", "TSLA", "NVDA", "MSFT", "GOOGL", "AMZN", "META", "AMD", "NFLX", "INTC",
-    "JPM", "BAC", "XOM", "JNJ", "KO", "DIS", "BA", "SPY", "QQQ", "IWM",
-)  # fmt: skip
+from pipelines.exchange.config import DEFAULT_SYMBOLS
 
 
 class Settings(BaseSettings):

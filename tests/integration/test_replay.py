@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-import talib
 
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.query import LakeQuery
+from tests import talib_oracle
 from tests.running import FAST, platform, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
@@ -94,21 +94,7 @@ def test_trades_of_a_bar_touch_its_prices_and_sum_to_its_volume(lake: LakeQuery)
 def test_features_equal_talib_over_the_same_bars(lake: LakeQuery, session: dict[str, Any]) -> None:
     rows = lake.sql("SELECT * FROM features ORDER BY event_time").to_pylist()
     assert [row["event_time"] for row in rows] == session["timestamp"]
-    close, volume = session["close"], session["volume"]
-    log_return = np.diff(np.log(close))
-    upper, _, lower = talib.BBANDS(close, 20, 2.0, 2.0)
-    oracle = {
-        "log_return_1": np.append(np.nan, log_return),
-        "momentum_10": talib.ROCP(close, 10),
-        "volatility_20": np.append(np.nan, talib.STDDEV(log_return, 20)),
-        "volume_ratio_20": volume / talib.SMA(volume, 20),
-        "rsi_14": talib.RSI(close, 14),
-        "macd_hist_12_26_9": talib.MACD(close, 12, 26, 9)[2] / close,
-        "bollinger_position_20_2": (close - lower) / (upper - lower),
-        "sma_ratio_5": close / talib.SMA(close, 5) - 1,
-        "sma_ratio_15": close / talib.SMA(close, 15) - 1,
-        "sma_ratio_60": close / talib.SMA(close, 60) - 1,
-    }
+    oracle = talib_oracle.features(session["close"], session["volume"])
     assert {*oracle, "spread_bps"} == set(FEATURE_SPEC.names)
     for name, expected in oracle.items():
         got = np.array([np.nan if row[name] is None else row[name] for row in rows])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from pipelines.events import MINUTE_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import ASSUMED_SPREAD_BPS, FeatureBuilder, FeatureRow, batch
 from pipelines.features.spec import FEATURE_SPEC, WINDOW
+from tests import talib_oracle
 
 NAMES = FEATURE_SPEC.names
 
@@ -50,22 +50,8 @@ def test_streaming_on_real_minutes_equals_batch(spy):
 
 
 def test_batch_on_real_minutes_equals_plain_talib(spy):
-    close, volume = spy["close"], spy["volume"]
-    upper, _, lower = talib.BBANDS(close, 20, 2.0, 2.0)
-    returns = np.concatenate(([np.nan], np.diff(np.log(close))))
-    expected = {
-        "log_return_1": returns,
-        "momentum_10": talib.ROCP(close, 10),
-        "volatility_20": np.concatenate(([np.nan], talib.STDDEV(returns[1:], 20))),
-        "volume_ratio_20": volume / talib.SMA(volume, 20),
-        "rsi_14": talib.RSI(close, 14),
-        "macd_hist_12_26_9": talib.MACD(close, 12, 26, 9)[2] / close,
-        "bollinger_position_20_2": (close - lower) / (upper - lower),
-        "sma_ratio_5": close / talib.SMA(close, 5) - 1,
-        "sma_ratio_15": close / talib.SMA(close, 15) - 1,
-        "sma_ratio_60": close / talib.SMA(close, 60) - 1,
-        "spread_bps": np.full(len(close), ASSUMED_SPREAD_BPS),
-    }
+    expected = talib_oracle.features(spy["close"], spy["volume"])
+    expected["spread_bps"] = np.full(len(spy["close"]), ASSUMED_SPREAD_BPS)
     got = batch(**spy)
     for i, name in enumerate(NAMES):
         np.testing.assert_allclose(got[:, i], expected[name], rtol=0, atol=1e-9, err_msg=name)
