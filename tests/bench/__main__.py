@@ -1,7 +1,7 @@
 """``make bench``: every suite, or the ones that are named; tables, and JSON under ``build/``.
 
-A suite is a module beside this one with ``run(say) -> list[Row]``. Speeds stand beside a baseline of
-the same run wherever there is one: ratios hold where absolute figures of a shared machine do not.
+A suite is a module beside this one with ``run(say) -> list[Row]``. Speeds stand beside a baseline
+of the same run: ratios hold where absolute figures of a shared machine do not.
 """
 
 from __future__ import annotations
