@@ -68,6 +68,23 @@ def _time_text(ns: int) -> str | int:
         return ns  # a year that no calendar has: the message is quarantined alone
 
 
+def encode_json(value: Any) -> bytes:
+    """Anything of JSON types as JSON, on one line."""
+    return orjson.dumps(value)
+
+
+def decode_json(text: bytes) -> Any:
+    """The value of JSON text.
+
+    Raises:
+        MalformedFrame: No JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise MalformedFrame(f"no JSON: {error}", raw=bytes(text)) from error
+
+
 def encode_json_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
     """One JSON frame of messages."""
     return orjson.dumps(messages)

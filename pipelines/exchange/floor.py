@@ -17,13 +17,14 @@ from pipelines.clock import MarketClock
 from pipelines.errors import ConfigError
 from pipelines.events import SECOND_NS, Message
 from pipelines.exchange.config import ExchangeConfig
-from pipelines.exchange.frames import EVERYONE, Batch
+from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch
 from pipelines.exchange.market import BarSource, remaining
 from pipelines.exchange.playback import Playback
 from pipelines.exchange.record import Tape
 from pipelines.exchange.replay import ReplayMarket
 from pipelines.exchange.state import PlayedMinutes
 from pipelines.exchange.synthetic import SESSIONS_AHEAD, SyntheticMarket
+from pipelines.tape import TapeHeader
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,9 +102,7 @@ class Floor:
             feed=config.feed,
             before_minute=lambda ns: self._played.begin(self.source.name, ns),
         )
-        self._tape = (
-            Tape(config.record_dir, max_mb=config.record_max_mb) if config.record_dir else None
-        )
+        self._tape = self._new_tape()
         self.state: State = "waiting"
         self.clock: MarketClock | None = None
         self.listeners: set[Listener] = set()
@@ -122,6 +121,18 @@ class Floor:
         if self._sessions:
             return self._sessions[0][0]
         return self.source.playable()[-1][1]
+
+    def _new_tape(self) -> Tape | None:
+        if self.config.record_dir is None:
+            return None
+        header = TapeHeader(
+            feed=self.config.feed,
+            source=self.source.name,
+            started_ns=self._wall_ns(),
+            symbols=tuple(self.source.symbols),
+            channels=tuple(CHANNELS.values()),
+        )
+        return Tape(self.config.record_dir, header=header, max_mb=self.config.record_max_mb)
 
     def _to_play(self) -> tuple[tuple[int, int], ...]:
         after_ns = self._played.last(self.source.name)

@@ -13,9 +13,9 @@ import pytest
 from cluster import parts
 from pipelines.codec import decode_items
 from pipelines.events import MINUTE_NS, effective_ns, parse_time_ns
-from pipelines.exchange.record import read_tape
 from pipelines.kinesis.reader import StreamReader
 from pipelines.lake.query import LakeQuery
+from pipelines.tape import read_tape
 from tests.running import FAST, Running, platform, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]

@@ -12,8 +12,8 @@ import pytest
 
 from cluster import processes
 from pipelines.exchange import __main__ as command
-from pipelines.exchange.record import read_tape, tape_files
 from pipelines.exchange.state import PlayedMinutes
+from pipelines.tape import read_tape, tape_files
 
 
 def _config(folder: Path, **values: object) -> Path:

@@ -9,8 +9,8 @@ import pytest
 
 from pipelines.errors import FeedFatal, FeedTransient
 from pipelines.events import MINUTE_NS, parse_time_ns
-from pipelines.exchange.record import read_tape
 from pipelines.history import RestHistory
+from pipelines.tape import read_tape
 
 Exchange = Callable[..., Any]
 OPENS = parse_time_ns("2024-07-02T13:30:00Z")

@@ -16,8 +16,8 @@ import pytest
 from pipelines.clock import MarketClock
 from pipelines.codec import decode_json_frame, decode_msgpack_frame
 from pipelines.events import Message, effective_ns
-from pipelines.exchange.record import read_entries, read_tape
 from pipelines.exchange.state import PlayedMinutes
+from pipelines.tape import read_entries, read_tape
 
 Exchange = Callable[..., Any]
 COLUMNS = ("timestamp", "open", "high", "low", "close", "volume")

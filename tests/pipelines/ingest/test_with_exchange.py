@@ -15,8 +15,8 @@ import pytest
 
 from cluster import processes
 from pipelines import codec
-from pipelines.exchange.record import read_tape
 from pipelines.kinesis.tail import StreamTail
+from pipelines.tape import read_tape
 
 SYMBOLS = ("SPY", "AAPL", "TSLA", "NVDA", "MSFT")
 

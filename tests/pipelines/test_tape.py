@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.errors import ConfigError
+from pipelines.tape import (
+    TapeHeader,
+    TapeWriter,
+    read_entries,
+    read_header,
+    read_tape,
+    tape_files,
+)
+
+HEADER = TapeHeader(
+    feed="iex", source="wss://feed", started_ns=7, symbols=("A",), channels=("trades",)
+)
+
+
+def _writer(folder: Path, *, max_mb: int = 8) -> TapeWriter:
+    return TapeWriter(folder, header=HEADER, max_mb=max_mb)
+
+
+def _write(
+    tape: TapeWriter, first: int, count: int = 3, *, wall_ns: int = 0, pad: str = ""
+) -> None:
+    for i in range(first, first + count):
+        tape.write_message("trades", {"T": "t", "S": "A", "i": i, "x": pad}, wall_ns=wall_ns)
+
+
+def _ids(path: Path) -> list[int]:
+    return [m["i"] for m in read_tape(path)]
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(("trades", "bars", "")), st.dictionaries(st.text(), _json))),
+    st.lists(st.binary(max_size=20)),
+)
+def test_tape_round_trip_gives_back_every_entry(
+    tmp_path_factory: pytest.TempPathFactory,
+    messages: list[tuple[str, dict[str, Any]]],
+    frames: list[bytes],
+) -> None:
+    folder = tmp_path_factory.mktemp("tape")
+    tape = _writer(folder)
+    for wall_ns, (channel, message) in enumerate(messages):
+        tape.write_message(channel, message, wall_ns=wall_ns)
+    for frame in frames:
+        tape.write_raw(frame, wall_ns=0)
+    tape.close()
+    entries = list(read_entries(folder))
+    assert [(e["c"], e["m"]) for e in entries if e["c"] != "raw"] == messages
+    assert len([e for e in entries if e["c"] == "raw"]) == len(frames)
+    assert list(read_tape(folder)) == [message for _, message in messages]
+
+
+def test_tape_says_what_it_is_in_every_file(tmp_path: Path) -> None:
+    for run in range(2):
+        tape = _writer(tmp_path)
+        _write(tape, 3 * run)
+        tape.close()
+    assert len(tape_files(tmp_path)) == 2
+    assert [read_header(file) for file in tape_files(tmp_path)] == [HEADER, HEADER]
+    assert read_header(tmp_path) == HEADER
+    assert _ids(tmp_path) == [0, 1, 2, 3, 4, 5]
+    assert _ids(tape_files(tmp_path)[1]) == [3, 4, 5]
+
+
+def test_tape_gap_note_is_an_entry_but_no_message(tmp_path: Path) -> None:
+    tape = _writer(tmp_path)
+    tape.write_gap(since_ns=3, reason="dropped", wall_ns=9)
+    tape.close()
+    assert list(read_entries(tmp_path)) == [
+        {"c": "gap", "w": 9, "m": {"since": 3, "reason": "dropped"}}
+    ]
+    assert list(read_tape(tmp_path)) == []
+
+
+def test_tape_without_header_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tape-000001.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"c":"trades","w":1,"m":{"i":4}}\n'))
+    assert read_header(tmp_path) is None
+    assert _ids(tmp_path) == [4]
+
+
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b"no json\n"), gzip.compress(b"[1]\n")])
+def test_tape_that_is_none_is_refused_with_its_name(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "tape-000001.jsonl.gz").write_bytes(data)
+    with pytest.raises(ConfigError, match=r"tape-000001.* is no tape"):
+        list(read_entries(tmp_path))
+
+
+def test_tape_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tape-000001.jsonl.gz"
+    path.write_bytes(gzip.compress(b'{"raytape_tape":2,"feed":"iex"}\n'))
+    with pytest.raises(ConfigError, match="version 2"):
+        read_header(tmp_path)
+
+
+def test_tape_being_written_is_read_as_far_as_it_was_flushed(tmp_path: Path) -> None:
+    tape = _writer(tmp_path)
+    assert read_header(tmp_path) == HEADER
+    _write(tape, 0)
+    tape.flush_if_due(10**9)
+    _write(tape, 3, wall_ns=10**9)
+    assert _ids(tmp_path) == [0, 1, 2]
+    tape.close()
+    assert _ids(tmp_path) == [0, 1, 2, 3, 4, 5]
+
+
+def test_tape_cut_by_a_crash_is_read_up_to_the_last_whole_line(tmp_path: Path) -> None:
+    tape = _writer(tmp_path)
+    _write(tape, 0, 300)
+    tape.close()
+    (path,) = tape_files(tmp_path)
+    path.write_bytes(path.read_bytes()[:-200])
+    ids = _ids(tmp_path)
+    assert ids == list(range(len(ids)))
+    assert 0 < len(ids) < 300
+
+
+def test_tape_over_its_budget_drops_its_oldest_files(tmp_path: Path) -> None:
+    tape = _writer(tmp_path, max_mb=1)
+    rng = np.random.default_rng(1)
+    for i in range(40):
+        _write(tape, i, 1, wall_ns=i * 10**9, pad=rng.bytes(30_000).hex())
+        tape.flush_if_due(i * 10**9)
+    tape.close()
+    stats = tape.stats()
+    assert stats["dropped_files"] > 0
+    assert stats["bytes"] <= 1024 * 1024
+    ids = _ids(tmp_path)
+    assert ids == list(range(ids[0], 40))
