@@ -118,8 +118,7 @@ class Connection:
         self._fresh: set[str] = set()
         self._protocol = AlpacaProtocol(
             Credentials(config.key, config.secret),
-            symbols=self._symbols,
-            channels=config.channels,
+            dict.fromkeys(config.channels, self._symbols),
             binary=config.codec == "msgpack",
         )
         self._clock_known = False
@@ -244,7 +243,7 @@ class Connection:
         shown = ", ".join(event.symbols[:10]) + (", …" if len(event.symbols) > 10 else "")
         self._refusal = f"{event.message}; not subscribed: {shown}"
         log.error("%s", self._refusal)
-        self._forget(event.symbols)
+        self._forget(set(event.symbols) - self._protocol.subscribed)
 
     def _learn_clock(self) -> None:
         """The market clock, once per connection: before the first message is taken."""
@@ -281,7 +280,7 @@ class Connection:
             now_ns = wall_ns()
             self._asked.update(dict.fromkeys(added, now_ns))
             self._fresh.update(added)
-        self._protocol.set_symbols(wanted)
+        self._protocol.set_subscriptions(dict.fromkeys(self._config.channels, wanted))
 
     def _forget(self, gone: Iterable[str]) -> None:
         """Symbols that are subscribed no more: what they missed until now is declared now."""

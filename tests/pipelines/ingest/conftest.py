@@ -39,7 +39,7 @@ class FakeFeed:
         self.actions: list[dict[str, Any]] = []
         self.on_connect: list[list[dict[str, Any]]] = []
         self.refuse: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _: None
-        self._subscribers: dict[ServerConnection, set[str]] = {}
+        self._subscribers: dict[ServerConnection, dict[str, set[str]]] = {}
         self._last_ns = 0
         self._server: Server = serve(self._serve, "127.0.0.1", 0, compression=None)
         self.port: int = self._server.socket.getsockname()[1]
@@ -85,12 +85,14 @@ class FakeFeed:
             if action["action"] == "auth":
                 self._say(ws, [{"T": "success", "msg": "authenticated"}])
                 return
-            symbols = self._subscribers.setdefault(ws, set())
-            if action["action"] == "subscribe":
-                symbols |= set(action["trades"])
-            else:
-                symbols -= set(action["trades"])
-            lists = {c: sorted(symbols) for c in ("trades", "quotes", "bars")}
+            has = self._subscribers.setdefault(ws, {})
+            for channel in action.keys() - {"action"}:
+                symbols = has.setdefault(channel, set())
+                if action["action"] == "subscribe":
+                    symbols |= set(action[channel])
+                else:
+                    symbols -= set(action[channel])
+            lists = {channel: sorted(symbols) for channel, symbols in has.items()}
             self._say(ws, [{"T": "subscription", **lists}])
 
     def _say(self, ws: ServerConnection, messages: Sequence[Message]) -> None:
@@ -103,8 +105,8 @@ class FakeFeed:
         """Put messages on the tape and send each subscriber its own, in one frame."""
         with self.lock:
             self.tape += [dict(m) for m in messages]
-            for ws, symbols in list(self._subscribers.items()):
-                mine = [m for m in messages if m["S"] in symbols or "*" in symbols]
+            for ws, has in list(self._subscribers.items()):
+                mine = [m for m in messages if _asked_for(m, has)]
                 if mine:
                     with contextlib.suppress(ConnectionClosed, OSError):
                         self._say(ws, mine)
@@ -138,6 +140,18 @@ class FakeFeed:
         t = format_time_ns(self.now_ns() - MINUTE_NS)
         ohlc = {"o": 10.0, "h": 11.0, "l": 9.0, "c": 10.5, "v": 100, "n": 3, "vw": 10.1}
         return [{"T": "b", "S": symbol, **ohlc, "t": t} for symbol in symbols]
+
+
+CHANNEL_OF = {
+    "t": "trades", "q": "quotes", "b": "bars", "u": "updatedBars", "d": "dailyBars",
+    "s": "statuses", "l": "lulds", "c": "trades", "x": "trades", "i": "imbalances", "n": "news",
+}  # fmt: skip
+
+
+def _asked_for(message: Message, has: Mapping[str, set[str]]) -> bool:
+    symbols = has.get(CHANNEL_OF[message["T"]], set())
+    about = message.get("symbols") or [message["S"]]
+    return "*" in symbols or bool(symbols.intersection(about))
 
 
 def _decode_action(raw: bytes | str, binary: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ def _json(*messages):
 
 def _ready(symbols=("SPY", "AAPL"), channels=("trades", "bars")):
     session = AlpacaProtocol(
-        Credentials("key-id", "very-secret"), symbols=symbols, channels=channels, binary=False
+        Credentials("key-id", "very-secret"), dict.fromkeys(channels, symbols), binary=False
     )
     _say(session, {"T": "success", "msg": "connected"})
     _say(session, {"T": "success", "msg": "authenticated"})
@@ -48,9 +48,7 @@ def _asked(session):
 
 
 def test_session_authenticates_and_subscribes_in_order():
-    session = AlpacaProtocol(
-        Credentials("k", "s"), symbols=["SPY"], channels=["trades"], binary=True
-    )
+    session = AlpacaProtocol(Credentials("k", "s"), {"trades": ["SPY"]}, binary=True)
     frame = codec.encode_msgpack_frame([{"T": "success", "msg": "connected"}])
     assert session.receive(frame, text=False) == [Connected()]
     (auth,) = session.outgoing()
@@ -122,17 +120,76 @@ def test_bad_symbol_is_found_and_the_rest_kept():
     assert events[-1] == Subscribed(frozenset(got), settled=True)
 
 
-def test_channel_not_offered_for_any_symbol_is_a_failure_for_now():
-    session = _ready()
-    events = _say(session, {"T": "error", "code": 410, "msg": "invalid subscribe action"})
-    assert isinstance(events[0], Refused)
-    assert isinstance(events[1].error, FeedTransient)
+def _against(session, accepts, *, code):
+    """Answer all that is asked as a server would; what it has in the end, and the events."""
+    has: dict[str, set[str]] = {}
+    events, requests = [], 0
+    while asked := _asked(session):
+        for request in asked:
+            action = request.pop("action")
+            requests += action != "auth"
+            new = {channel: has.get(channel, set()) | set(add) for channel, add in request.items()}
+            if action == "auth" or (action == "subscribe" and not accepts({**has, **new})):
+                refusal = {"T": "error", "code": code, "msg": "no"}
+                events += [] if action == "auth" else _say(session, refusal)
+                continue
+            if action == "unsubscribe":
+                new = {channel: has[channel] - set(gone) for channel, gone in request.items()}
+            has |= new
+            events += _say(session, {"T": "subscription", **{c: sorted(s) for c, s in has.items()}})
+    return {channel: symbols for channel, symbols in has.items() if symbols}, events, requests
+
+
+def test_channel_not_offered_is_left_out_and_the_others_kept():
+    session = _ready(channels=("trades", "news", "bars"))
+    has, events, _ = _against(session, lambda has: "news" not in has, code=410)
+    assert has == {"trades": {"SPY", "AAPL"}, "bars": {"SPY", "AAPL"}}
+    (refused,) = [e for e in events if isinstance(e, Refused)]
+    assert refused.left_out == {"news": ("SPY", "AAPL")}
+    assert "RAYTAPE_CHANNELS" in refused.message
+
+
+def test_channels_all_refused_are_a_failure_for_now():
+    _, events, _ = _against(_ready(), lambda has: False, code=410)
+    assert isinstance(events[-2], Refused)
+    assert isinstance(events[-1].error, FeedTransient)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_symbol_limit_keeps_the_longest_beginning_and_the_channels_without_limit(n, limit):
+    symbols = tuple(f"S{i}" for i in range(n))
+    session = _ready(symbols, ("trades", "quotes", "bars"))
+    has, events, requests = _against(
+        session,
+        lambda has: len(has.get("trades", set()) | has.get("quotes", set())) <= limit,
+        code=405,
+    )
+    assert has == {
+        "trades": set(symbols[:limit]), "quotes": set(symbols[:limit]), "bars": set(symbols)
+    }  # fmt: skip
+    refused = [e for e in events if isinstance(e, Refused)]
+    assert [set(e.symbols) for e in refused] == ([set(symbols[limit:])] if limit < n else [])
+    assert requests <= 2 * n.bit_length() + 5
+
+
+def test_symbols_refused_for_the_limit_are_asked_again_when_others_leave():
+    session = _ready(("A", "B", "C"), ("trades",))
+    has, _, _ = _against(session, lambda has: len(has.get("trades", ())) <= 2, code=405)
+    assert has == {"trades": {"A", "B"}}
+    session.set_subscriptions({"trades": ["B", "C"]})
+    asked = []
+    while frames := _asked(session):
+        asked += frames
+        _say(session, {"T": "subscription", "trades": ["B", "C"]})
+    assert [(r["action"], r["trades"]) for r in asked] == [
+        ("unsubscribe", ["A"]), ("subscribe", ["C"])
+    ]  # fmt: skip
 
 
 def test_change_of_symbols_before_the_acknowledgement_is_asked_after_it():
     session = _ready()
     session.outgoing()
-    session.set_symbols(["AAPL", "TSLA"])
+    session.set_subscriptions({key: ["AAPL", "TSLA"] for key in ("trades", "bars")})
     assert session.outgoing() == []
     assert _ack(session, "AAPL", "SPY")[-1].settled is False
     assert [(r["action"], r["trades"]) for r in _asked(session)] == [("unsubscribe", ["SPY"])]

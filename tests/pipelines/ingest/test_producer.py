@@ -172,9 +172,10 @@ def test_symbol_limit_keeps_the_part_that_fits(feed, start):
     def limit(action):
         if action["action"] != "subscribe":
             return None
-        if len(kept | set(action["trades"])) > 5:
+        asked = {symbol for c in ("trades", "quotes", "bars") for symbol in action.get(c, ())}
+        if len(kept | asked) > 5:
             return {"T": "error", "code": 405, "msg": "symbol limit exceeded"}
-        kept.update(action["trades"])
+        kept.update(asked)
         return None
 
     feed.refuse = limit
