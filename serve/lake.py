@@ -9,10 +9,11 @@ from pipelines.lake.query import LakeQuery
 from serve.bars import GapKey, bar_of_lake
 
 _GAPS = """
-    SELECT symbol, from_ns, to_ns, reason, backfilled FROM gaps
-    WHERE to_ns >= $start AND to_ns < $end
+    SELECT symbol, from_ns, to_ns, any_value(reason) AS reason, bool_or(backfilled) AS backfilled
+    FROM gaps WHERE to_ns >= $start AND to_ns < $end
       AND (to_ns < $after_ns OR (to_ns = $after_ns
            AND (symbol, coalesce(from_ns, -1)) > ($after_symbol, $after_from)))
+    GROUP BY symbol, from_ns, to_ns
     ORDER BY to_ns DESC, symbol, coalesce(from_ns, -1) LIMIT $limit
 """
 _FAR_NS = 2**62

@@ -118,6 +118,8 @@ class FeedMemory:
             if kind not in MARKET_TYPES:
                 continue
             self.counts["messages"] += 1
+            if message.get("bf"):  # of a time that is over: nothing newest is in it
+                continue
             fold = self._fold.get(kind)
             if fold is None:
                 continue

@@ -15,6 +15,11 @@ Where a row of a raw table came from stands in its *provenance* columns:
 ======================  ===============================================================
 
 They are null only in ``quarantine``, for bytes that were no record at all.
+
+``backfilled`` in ``trades``, ``quotes`` and ``bars`` says that a row was asked for later, to fill
+a declared gap; it is null in rows that are older than the column. A gap that was filled has a
+second row in ``gaps``, with ``backfilled`` and how many rows were added: of the rows of one
+(symbol, from, to), the one with ``backfilled`` is the last word.
 """
 
 from __future__ import annotations
@@ -62,6 +67,7 @@ _OHLCV = (
     ("trade_count", pa.int64()),
     ("vwap", pa.float64()),
 )
+_BACKFILLED = ("backfilled", pa.bool_())
 _STRINGS = pa.list_(pa.string())
 _FLOATS = pa.list_(pa.float64())
 
@@ -113,6 +119,7 @@ TABLES: dict[str, Table] = {
                 ("exchange", pa.string()),
                 ("conditions", _STRINGS),
                 ("tape", pa.string()),
+                _BACKFILLED,
             ],
             raw=True,
             doc="A trade as it came; size in shares.",
@@ -129,13 +136,14 @@ TABLES: dict[str, Table] = {
                 ("ask_exchange", pa.string()),
                 ("conditions", _STRINGS),
                 ("tape", pa.string()),
+                _BACKFILLED,
             ],
             raw=True,
             doc="A top-of-book quote as it came; a side with price 0 is empty.",
         ),
         _table(
             "bars",
-            [*_EVENT, *_OHLCV],
+            [*_EVENT, *_OHLCV, _BACKFILLED],
             raw=True,
             doc="A vendor's 1-minute bar as it came; event_time is the start of the minute.",
         ),
@@ -154,7 +162,10 @@ TABLES: dict[str, Table] = {
                 ("from_time", TIME),
                 ("to_time", TIME),
                 ("reason", pa.string()),
-                ("backfilled", pa.bool_()),
+                _BACKFILLED,
+                ("filled_trades", pa.int64()),
+                ("filled_quotes", pa.int64()),
+                ("filled_bars", pa.int64()),
             ],
             sort=("symbol", "to_ns"),
             raw=True,

@@ -23,7 +23,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction
 
@@ -69,10 +69,12 @@ class LakeWriter:
         self._rng = random.Random()  # noqa: S311 - jitter
 
     def create(self, names: Iterable[str] = TABLES) -> None:
-        """Create those of the tables that do not exist.
+        """Create those of the tables that do not exist, and add new columns to those that do.
+
+        A column that came with a newer version is null in the rows that were there before.
 
         Raises:
-            LakeError: A table exists with other columns, or the store cannot be written.
+            LakeError: A table exists that is none of ours, or the store cannot be written.
         """
         for name in names:
             wanted = table(name)
@@ -89,9 +91,7 @@ class LakeWriter:
                 )
             except (DeltaError, OSError) as error:
                 _log.debug("creating %s: %s", name, error)  # somebody else may just have done it
-            found = {f.name for f in self._snapshot(name).schema().fields}
-            if missing := set(wanted.schema.names) - found:
-                raise LakeError(f"table {name} at {self.uri} lacks columns {sorted(missing)}")
+            self._add_columns(wanted)
 
     def open_query(self, query: str, *, tables: Sequence[str] = tuple(TABLES)) -> int:
         """Take a query over: raise its fence in its tables, so that older writers are refused.
@@ -245,6 +245,26 @@ class LakeWriter:
         return read_files(
             self.uri, table(name), kept["files"], storage_options=self.storage_options
         )
+
+    def _add_columns(self, wanted: Table) -> None:
+        missing: set[str] = set()
+        for _ in self._attempts(f"add columns to {wanted.name}"):
+            snapshot = self._snapshot(wanted.name)
+            missing = set(wanted.schema.names) - {f.name for f in snapshot.schema().fields}
+            if not missing:
+                return
+            if strange := missing & {*wanted.sort, PARTITION}:
+                raise LakeError(
+                    f"table {wanted.name} at {self.uri} lacks columns {sorted(strange)}"
+                )
+            fields = Schema.from_arrow(
+                pa.schema([f for f in wanted.schema if f.name in missing])
+            ).fields
+            try:
+                snapshot.alter.add_columns(fields)
+            except (DeltaError, OSError) as error:  # another starter may just have done it
+                _log.info("adding %s to %s again: %s", sorted(missing), wanted.name, error)
+        raise LakeError(f"cannot add columns {sorted(missing)} to {wanted.name} at {self.uri}")
 
     def _raise_fence(self, name: str, fence: str, generation: int) -> None:
         for _ in self._attempts(f"fence {name}"):

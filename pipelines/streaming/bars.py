@@ -56,7 +56,9 @@ _MAX_EPOCHS: Final = 8
 _MAX_MINUTES: Final = 512
 _MAX_GAPS: Final = 32
 _STATE_VERSION: Final = 1
-_COUNTERS: Final = ("late_bars", "stand_ins", "mismatches", "duplicates", "late_trades", "skipped")
+_COUNTERS: Final = (
+    "late_bars", "stand_ins", "mismatches", "duplicates", "late_trades", "backfilled", "skipped",
+)  # fmt: skip
 
 # No change of last, high or low by the consolidated tape's rules; they count in the volume only.
 _VOLUME_ONLY: Final = frozenset("CHIMNPQRTUVWZ479")
@@ -73,8 +75,8 @@ class Part:
         market_ns: Market time at which it was sent.
         ops: In order: ``("q", ns, bid, ask)``, ``("t", ns, price, size, in price)``,
             ``("b", start_ns, open, high, low, close, volume, trades, vwap)``,
-            ``("g", from_ns, to_ns)`` and ``("x",)``, a message that was left out; none for a
-            mere heartbeat.
+            ``("g", from_ns, to_ns)``, ``("f", count)`` of backfilled messages and ``("x",)``, a
+            message that was left out; none for a mere heartbeat.
     """
 
     epoch: str
@@ -250,6 +252,8 @@ class SymbolState:
             to_ns = op[2]
             from_ns = to_ns - to_ns % MINUTE_NS if op[1] is None else op[1]
             self._gaps = [*self._gaps[1 - _MAX_GAPS :], [from_ns, to_ns]]
+        elif kind == "f":
+            self.counters["backfilled"] += op[1]
         elif kind == "x":
             self.counters["skipped"] += 1
 

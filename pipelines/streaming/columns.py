@@ -115,6 +115,9 @@ def build(kind: str, rows: Rows, records: Records, *, reject: Reject) -> pa.Tabl
             columns[name] = _array(wanted, name, cells, bad)
         received = [m.get("r") for m in rows.messages]
         columns["received_at_ns"] = _array(wanted, "received_at_ns", received, bad)
+        if keys is not None:
+            late = [m.get("bf", False) for m in rows.messages]
+            columns["backfilled"] = _array(wanted, "backfilled", late, bad)
         if not bad:
             break
         for row, reason in sorted(bad.items()):

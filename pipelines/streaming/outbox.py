@@ -43,8 +43,8 @@ def new_stats() -> dict[str, Any]:
     """The counters of a query that has done nothing yet."""
     return {
         "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "mismatches": 0,
-        "duplicates": 0, "late_trades": 0, "skipped": 0, "unavailable": 0, "last_batch_ms": None,
-        "last_event_time": None, "last_phases_ms": {},
+        "duplicates": 0, "late_trades": 0, "backfilled": 0, "skipped": 0, "unavailable": 0,
+        "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
 
 

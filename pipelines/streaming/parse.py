@@ -20,10 +20,13 @@ import pyarrow as pa
 from pipelines.codec import decode_record
 from pipelines.errors import MalformedFrame
 from pipelines.events import (
+    BAR,
     DAY_NS,
     GAP,
     HEARTBEAT,
     MALFORMED,
+    QUOTE,
+    TRADE,
     Message,
     Record,
     is_gap,
@@ -39,6 +42,9 @@ _CHUNK = 8192
 """So many messages are kept as objects before they become columns: few live objects keep the
 garbage collector out of the hot path."""
 
+_FILLED = {"filled_trades": TRADE, "filled_quotes": QUOTE, "filled_bars": BAR}
+"""Columns of ``gaps``, and the message type that each counts."""
+
 _NO_RECORD = 0
 """Index of the record that stands for none: provenance of undecodable bytes is null."""
 
@@ -52,7 +58,7 @@ class Counts:
         stored: Messages stored in trades, quotes, bars and events.
         duplicates: Messages in records that were seen before.
         quarantined: Messages quarantined.
-        gaps: Rows of ``gaps``.
+        gaps: Gaps that were declared (the second row of a filled one is not counted).
         undecodable: Kinesis records that were no record of ours.
     """
 
@@ -198,7 +204,7 @@ class Parser:
                 self.counts.stored += built.num_rows
                 made.append((HOME.get(kind, "events"), built))
         if self._gaps.messages:
-            self.counts.gaps += len(self._gaps.messages)
+            self.counts.gaps += sum(not _is_filled(m) for m in self._gaps.messages)
             made.append(("gaps", self._gap_table()))
         if self._quarantine.reason:
             made.append(("quarantine", self._quarantine_table()))
@@ -275,7 +281,11 @@ class Parser:
             "from_time": to_time(begins),
             "to_time": to_time_,
             "reason": pa.array([str(m.get("reason", "")) for m in messages], pa.string()),
-            "backfilled": pa.array([False] * len(messages), pa.bool_()),
+            "backfilled": pa.array([_is_filled(m) for m in messages], pa.bool_()),
+            **{
+                name: pa.array([_filled(m, kind) for m in messages], pa.int64())
+                for name, kind in _FILLED.items()
+            },
             "position": pa.array(self._gaps.position, pa.int32()),
             "received_at_ns": pa.array(
                 [r if _is_ns(r := m.get("r")) else None for m in messages], pa.int64()
@@ -301,6 +311,16 @@ class Parser:
         columns.update(self._records.columns(kept.record))
         schema = TABLES["quarantine"].schema
         return pa.table([columns[n] for n in schema.names], schema=schema)
+
+
+def _is_filled(gap: Message) -> bool:
+    return gap.get("backfilled") is True
+
+
+def _filled(gap: Message, kind: str) -> int | None:
+    filled = gap.get("filled")
+    count = filled.get(kind) if isinstance(filled, dict) else None
+    return count if _is_ns(count) else None
 
 
 def _is_ns(value: object) -> bool:

@@ -1,7 +1,8 @@
 """Kinesis records to what the query ``signals`` needs of them: one row per symbol and batch.
 
 Runs on executors before the shuffle, so that a symbol's thousand quotes travel as one row. What
-the archive quarantines is left out here by the same rule.
+the archive quarantines is left out here by the same rule. What was backfilled is only counted:
+its time is over, bars are closed on what was known then.
 """
 
 from __future__ import annotations
@@ -101,12 +102,18 @@ def _add(message: Message, market_ns: int, ops: dict[str, list[Any]]) -> None:
         return
     if kind in _NEEDED:
         if reject_reason(message, market_ns=market_ns) is None:
-            ops.setdefault(message["S"], []).append(_op(kind, message))
+            done = ops.setdefault(message["S"], [])
+            if not message.get("bf"):
+                done.append(_op(kind, message))
+            elif done and done[-1][0] == "f":
+                done[-1][1] += 1
+            else:
+                done.append(["f", 1])
     elif kind == HEARTBEAT:
         for symbol in message.get("symbols") or ():
             if type(symbol) is str:
                 ops.setdefault(symbol, [])
-    elif kind == GAP and is_gap(message):
+    elif kind == GAP and is_gap(message) and not message.get("backfilled"):
         op = ["g", message.get("from_ns"), message["to_ns"]]
         ops.setdefault(message["S"], []).append(op)
 

@@ -6,7 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from pipelines.errors import Fenced, LakeError
 from pipelines.lake.files import write_files
@@ -190,3 +190,39 @@ def test_create_over_a_table_with_fewer_columns_is_refused(writer, bars):
     DeltaTable.create(f"{writer.uri}/bars", bars("SPY").schema.remove(0))
     with pytest.raises(LakeError, match="symbol"):
         writer.create(["bars"])
+
+
+def test_create_of_a_table_that_lacks_a_new_column_adds_it(writer, bars, tmp_path):
+    old, new = bars("SPY", 30).drop_columns(["backfilled"]), bars("SPY", 31)
+    write_deltalake(str(tmp_path / "bars"), old, partition_by=["date"])
+    generation = writer.open_query("q", tables=["bars"])
+    new = new.set_column(new.schema.get_field_index("backfilled"), "backfilled", [[True]])
+    writer.commit("bars", new, query_id="q", batch_id=0, generation=generation)
+    LakeWriter(writer.uri).create(["bars"])  # nothing left to add
+    query = LakeQuery(writer.uri)
+    rows = query.sql("SELECT event_time, backfilled FROM bars ORDER BY event_time").to_pylist()
+    assert [row["backfilled"] for row in rows] == [None, True]
+    for condition, expected in (("backfilled", 1), ("backfilled IS NOT TRUE", 1), ("true", 2)):
+        assert query.sql(f"FROM bars WHERE {condition}").num_rows == expected
+    assert set(query.dataset("bars").schema.names) == set(TABLES["bars"].schema.names)
+
+
+def test_create_by_many_starters_at_once_adds_a_column_once(writer, bars, tmp_path):
+    old = bars("SPY", 30).drop_columns(["backfilled"])
+    write_deltalake(str(tmp_path / "bars"), old, partition_by=["date"])
+    wrong = []
+
+    def start():
+        try:
+            LakeWriter(str(tmp_path)).create(["bars"])
+        except LakeError as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    names = [f.name for f in DeltaTable(str(tmp_path / "bars")).schema().fields]
+    assert sorted(names) == sorted(TABLES["bars"].schema.names)

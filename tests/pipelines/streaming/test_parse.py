@@ -100,6 +100,25 @@ def test_parse_of_a_gap_makes_a_row(tape):
     assert str(row["date"]) == "2011-01-03"
 
 
+def test_parse_of_a_filled_gap_makes_its_second_row_and_counts_no_gap(tape):
+    gap = {"T": "gap", "S": "SPY", "from_ns": 1, "to_ns": NOW_NS, "reason": "x"}
+    filled = gap | {"backfilled": True, "filled": {"t": 2, "q": 3, "b": "?"}}
+    found = parse(tape.record(gap, filled))
+    first, second = found.tables["gaps"].to_pylist()
+    assert (first["backfilled"], first["filled_trades"]) == (False, None)
+    assert second["backfilled"] is True
+    counts = [second[f"filled_{kind}"] for kind in ("trades", "quotes", "bars")]
+    assert counts == [2, 3, None]
+    assert found.counts.gaps == 1
+
+
+def test_parse_of_a_backfilled_message_marks_its_row(tape):
+    found = parse(tape.record(tape.trade(), tape.trade(bf=True), tape.quote(bf=True), tape.bar()))
+    marks = {name: rows["backfilled"].to_pylist() for name, rows in found.tables.items()}
+    assert marks == {"trades": [False, True], "quotes": [True], "bars": [False]}
+    assert found.counts.stored == 4
+
+
 def test_parse_of_a_malformed_frame_keeps_its_bytes(tape):
     bad = {"T": "bad", "reason": "no msgpack", "raw": base64.b64encode(b"\x00\xff").decode()}
     found = parse(tape.record(bad, tape.trade()))

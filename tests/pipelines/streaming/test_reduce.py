@@ -29,6 +29,26 @@ def test_reduce_keeps_trades_quotes_bars_and_gaps_in_order(tape, rows_of):
     assert (part.epoch, part.bseq, part.market_ns) == (record.epoch, 1, record.market_ns)
 
 
+def test_reduce_only_counts_what_was_backfilled(tape, rows_of):
+    gap = {"T": GAP, "S": "SPY", "from_ns": 1, "to_ns": 2, "backfilled": True}
+    record = tape.record(
+        tape.trade(bf=True), tape.bar(bf=True), tape.quote(), tape.quote(bf=True, bp=-1), gap
+    )
+    (part,) = _parts([rows_of([record])])["SPY"]
+    assert [list(op[:2]) for op in part.ops if op[0] == "f"] == [["f", 2]]
+    assert [op[0] for op in part.ops] == ["f", "q"]
+
+
+def test_state_takes_no_bar_from_what_was_backfilled(tape, rows_of):
+    live = tape.record(tape.trade(), tape.bar())
+    late = tape.record(tape.trade(bf=True), tape.bar(minute=1, bf=True))
+    state = SymbolState()
+    closed = state.fold(_parts([rows_of([live, late])])["SPY"], start_of=lambda _: Start())
+    assert len(closed) == 1
+    assert state.counters["backfilled"] == 2
+    assert state.counters["late_trades"] == 0
+
+
 def test_reduce_leaves_out_what_is_quarantined(tape, rows_of):
     bad = [
         tape.trade(p=-1), tape.quote(t="2012-01-01T00:00:00Z"), {"T": "?"},
