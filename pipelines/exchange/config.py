@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipelines.errors import ConfigError
+from pipelines.exchange.accounts import FEEDS
 
 DEFAULT_SYMBOLS = (
     "AAPL", "TSLA", "NVDA", "MSFT", "GOOGL", "AMZN", "META", "AMD", "NFLX", "INTC",
     "JPM", "BAC", "XOM", "JNJ", "KO", "DIS", "BA", "SPY", "QQQ", "IWM",
 )  # fmt: skip
 
-FEEDS = ("iex", "sip", "test")
+LOOKS = ("iex", "sip", "test")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class ExchangeConfig:
         seed: Seed of prices and ticks.
         speed: Market seconds per wall second.
         feed: Feed whose look the messages have (``iex`` prints come from one exchange only).
-        feeds: Feeds that a client may use; another one is refused with 409.
+        feeds: Feeds that a client may use (iex, sip, test, news); another one is refused with 409.
         replay: Parquet file of minute bars; ``None`` plays the synthetic market.
         sessions: Which hours of a replayed file are played: ``all`` that it has, or ``regular``.
         max_sessions: Sessions to play; ``None`` plays the whole file, or two years of trading.
@@ -44,9 +45,14 @@ class ExchangeConfig:
         client_queue: Messages that may wait for one client before it is dropped as slow (407).
         frame_messages: Most messages of one frame.
         compress: Whether permessage-deflate is offered (it costs more than it gives on one host).
-        symbol_limit: Most symbols of trades and quotes per connection (405); ``None`` for no limit.
+        symbol_limit: Most symbols of trades and quotes per connection (405; the vendor's free plan
+            has 30); ``None`` for no limit.
         connection_limit: Most connections per key and feed (406); ``None`` for no limit.
+        accounts: JSON file of the keys that are let in, with their plans (:mod:`.accounts`);
+            ``None`` lets in every non-empty pair, with the three settings above.
         auth_timeout_s: Wall seconds until a silent client gets 404.
+        test_interval_s: Wall seconds between two quotes of FAKEPACA.
+        faults: JSON file of scripted faults (:mod:`.faults`).
 
     Raises:
         ConfigError: A value makes no sense.
@@ -74,11 +80,14 @@ class ExchangeConfig:
     compress: bool = False
     symbol_limit: int | None = None
     connection_limit: int | None = None
+    accounts: Path | None = None
     auth_timeout_s: float = 10.0
+    test_interval_s: float = 1.0
+    faults: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("speed", "messages_per_minute", "record_max_mb", "client_queue",
-                     "frame_messages", "auth_timeout_s"):  # fmt: skip
+                     "frame_messages", "auth_timeout_s", "test_interval_s"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"exchange {name}={getattr(self, name)!r}: must be positive")
         for name in ("max_sessions", "max_minutes", "symbol_limit", "connection_limit"):
@@ -89,9 +98,15 @@ class ExchangeConfig:
             raise ConfigError("exchange symbols=(): the synthetic market needs at least one")
         if len(set(self.symbols)) != len(self.symbols):
             raise ConfigError(f"exchange symbols={self.symbols!r}: a symbol stands there twice")
-        for feed in (self.feed, *self.feeds):
+        if self.feed not in LOOKS:
+            raise ConfigError(f"exchange feed={self.feed!r}: must be one of {', '.join(LOOKS)}")
+        for feed in self.feeds:
             if feed not in FEEDS:
-                raise ConfigError(f"exchange feed={feed!r}: must be one of {', '.join(FEEDS)}")
+                raise ConfigError(f"exchange feeds={feed!r}: must be one of {', '.join(FEEDS)}")
+        if 60_000_000_000 % max(1, int(self.test_interval_s * 1_000_000_000)):
+            raise ConfigError(
+                f"exchange test_interval_s={self.test_interval_s!r}: must divide a minute"
+            )
         if self.sessions not in ("all", "regular"):
             raise ConfigError(f"exchange sessions={self.sessions!r}: must be all or regular")
         if self.open_on not in ("subscribe", "start"):
@@ -122,7 +137,7 @@ class ExchangeConfig:
             for name in ("symbols", "feeds"):
                 if name in values:
                     values[name] = tuple(values[name])
-            for name in ("record_dir", "state_path"):
+            for name in ("record_dir", "state_path", "accounts", "faults"):
                 if values.get(name) is not None:
                     values[name] = Path(values[name])
             if values.get("start_date") is not None:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
+from operator import itemgetter
 from pathlib import Path
+from random import Random
 from typing import Any, Literal, Protocol
 
 from pipelines.clock import MarketClock
 from pipelines.errors import ConfigError
-from pipelines.events import SECOND_NS, Message
+from pipelines.events import MINUTE_NS, SECOND_NS, Message
+from pipelines.exchange.accounts import Account, Accounts
 from pipelines.exchange.config import ExchangeConfig
-from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch
+from pipelines.exchange.distortions import at_source
+from pipelines.exchange.fakepaca import TestStream
+from pipelines.exchange.fault_entries import load_faults
+from pipelines.exchange.faults import FaultScript
+from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch, Key
 from pipelines.exchange.market import BarSource, remaining
 from pipelines.exchange.playback import Playback
 from pipelines.exchange.record import Tape
@@ -74,6 +81,15 @@ def market_of(config: ExchangeConfig, *, today: date) -> BarSource:
     )
 
 
+def _accounts(config: ExchangeConfig) -> Accounts:
+    anyone = Account(
+        feeds=config.feeds,
+        symbol_limit=config.symbol_limit,
+        connection_limit=config.connection_limit,
+    )
+    return Accounts.load(config.accounts, anyone=anyone)
+
+
 class Floor:
     """One market being played.
 
@@ -107,6 +123,15 @@ class Floor:
         self.clock: MarketClock | None = None
         self.listeners: set[Listener] = set()
         self.slow_clients = 0
+        self.accounts = _accounts(config)
+        self.faults = FaultScript()
+        if config.faults is not None:
+            self.faults.add(load_faults(config.faults), wall_ns=wall_ns())
+        self.rng = Random(config.seed)  # noqa: S311
+        self.last: dict[Key, Message] = {}
+        self.latest_ns = self.first_ns
+        self._test_listeners: set[Listener] = set()
+        self._test: TestStream | None = None
         self._published: Counter[str] = Counter()
         self._raw_frames = 0
         if self._playback.finished:
@@ -153,6 +178,25 @@ class Floor:
         self.state = "open"
         _LOG.info("market %s open at %g times its speed", self.source.name, self.config.speed)
 
+    def listeners_of(self, feed: str) -> set[Listener]:
+        """Who listens to a feed; the test stream is a market of its own."""
+        return self._test_listeners if feed == "test" else self.listeners
+
+    def all_listeners(self) -> tuple[Listener, ...]:
+        """Who listens to anything."""
+        return (*self.listeners, *self._test_listeners)
+
+    def subscribed(self, feed: str) -> None:
+        """A client of a feed has subscribed to something: its market begins."""
+        if feed in ("iex", "sip"):
+            self.open()
+        elif feed == "test" and self._test is None:
+            self._test = TestStream(
+                seed=self.config.seed,
+                interval_s=self.config.test_interval_s,
+                now_ns=self._wall_ns(),
+            )
+
     def market_ns(self) -> int:
         """Now on the market clock; before the opening, the moment of the opening."""
         return self.clock.market_ns(self._wall_ns()) if self.clock else self.first_ns
@@ -177,28 +221,52 @@ class Floor:
             elif self._playback.finished:
                 self.state = "finished"
                 _LOG.info("market %s finished", self.source.name)
+        if self._test is not None:
+            self._publish_test(wall)
         if self._tape is not None:
             self._tape.flush_if_due(wall)
         return more
 
+    def _publish_test(self, wall: int) -> None:
+        if not self._test_listeners:
+            self._test = None  # nobody listens: nothing is published, nothing is on the tape
+        elif self._test is not None and (batch := self._test.due(wall)) is not None:
+            self._hand_out(batch, self._test_listeners)
+
     def publish(self, batch: Batch) -> None:
-        """Write a batch to the tape and hand it to the clients."""
+        """Write a batch of the market to the tape and hand it to the clients."""
+        if self.faults.windows:
+            altered = at_source(batch, self.faults.windows)
+            if altered is None:
+                return
+            batch = altered
+        self._hand_out(batch, self.listeners)
+        self.last.update(zip(batch.keys, batch.messages, strict=True))
+        if batch.times_ns:
+            ends = MINUTE_NS if batch.keys[-1][0] == "bars" else 0
+            self.latest_ns = max(self.latest_ns, batch.times_ns[-1] + ends)
+
+    def _hand_out(self, batch: Batch, listeners: Iterable[Listener]) -> None:
         if self._tape is not None:
             self._tape.write(batch, wall_ns=self._wall_ns())
-        for channel, _ in batch.keys:
-            self._published[channel] += 1
-        for listener in tuple(self.listeners):
+        self._published.update(map(itemgetter(0), batch.keys))
+        for listener in tuple(listeners):
             listener.offer(batch)
 
     def inject(self, messages: Sequence[Message], raw_frames: Sequence[bytes]) -> None:
         """Publish messages and raw frames from outside, right now: faults, mostly."""
         if messages:
             self.publish(Batch.injected(messages))
-        for frame in raw_frames:
+        self.inject_raw(raw_frames, self.all_listeners())
+
+    def inject_raw(self, frames: Sequence[bytes], listeners: Iterable[Listener]) -> None:
+        """Write frames that are no messages to the tape and hand them to some clients."""
+        to = tuple(listeners)
+        for frame in frames:
             if self._tape is not None:
                 self._tape.write_raw(frame, wall_ns=self._wall_ns())
             self._raw_frames += 1
-            for listener in tuple(self.listeners):
+            for listener in to:
                 listener.offer_raw(frame)
 
     def announcement(self) -> dict[str, Any]:
@@ -221,7 +289,7 @@ class Floor:
             "by_channel": channels,
             "raw_frames": self._raw_frames,
             "slow_clients": self.slow_clients,
-            "clients": [listener.stats() for listener in self.listeners],
+            "clients": [listener.stats() for listener in self.all_listeners()],
             "tape": self._tape.stats() if self._tape else None,
         }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any, Literal
 
 import msgpack
@@ -19,7 +20,7 @@ from pipelines.events import Message, format_time_ns, parse_time_ns
 
 Codec = Literal["json", "msgpack"]
 Key = tuple[str, str]
-"""Channel and symbol of a message."""
+"""Channel and symbol of a message; for news all of its symbols, with commas between them."""
 
 CHANNELS = {
     "t": "trades",
@@ -48,12 +49,25 @@ class Frame:
     count: int
 
 
+def key_of(message: Message) -> Key:
+    """Channel and symbol of a message.
+
+    >>> key_of({"T": "n", "symbols": ["AAPL", "SPY"]}), key_of({"T": "zz", "S": "SPY"})
+    (('news', 'AAPL,SPY'), ('', 'SPY'))
+    """
+    channel = CHANNELS.get(str(message.get("T")), EVERYONE)
+    if channel == "news" and isinstance(message.get("symbols"), list):
+        return channel, ",".join(map(str, message["symbols"]))
+    return channel, str(message.get("S", ""))
+
+
 class Batch:
     """Messages published together, in order.
 
     Args:
-        messages: The messages. Those of the market come without ``t``, which ``times_ns`` holds;
-            injected ones are as they are, with times as text.
+        messages: The messages, ``T`` first. Those of the market come without ``t`` (of news:
+            without ``created_at`` and ``updated_at``), which ``times_ns`` holds; injected ones are
+            as they are, with times as text.
         times_ns: Time of each message, or ``None`` for injected ones.
         keys: Channel and symbol of each message.
     """
@@ -74,11 +88,17 @@ class Batch:
     @classmethod
     def injected(cls, messages: Sequence[Message]) -> Batch:
         """A batch of messages that somebody hands in as they are."""
-        keys = [(CHANNELS.get(str(m.get("T")), EVERYONE), str(m.get("S", ""))) for m in messages]
-        return cls(messages, times_ns=None, keys=keys)
+        ordered = [{"T": m["T"], **m} if "T" in m else m for m in messages]
+        return cls(ordered, times_ns=None, keys=[key_of(m) for m in ordered])
 
     def __len__(self) -> int:
         return len(self.messages)
+
+    def only(self, keep: Sequence[bool]) -> Batch:
+        """The batch of some of the messages."""
+        times = None if self.times_ns is None else list(compress(self.times_ns, keep))
+        messages = list(compress(self.messages, keep))
+        return Batch(messages, times_ns=times, keys=list(compress(self.keys, keep)))
 
     def json(self) -> list[bytes]:
         """Each message as JSON."""
@@ -89,7 +109,7 @@ class Batch:
             else:
                 out = []
                 for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    message["t"] = format_time_ns(ns)
+                    _date(message, format_time_ns(ns))
                     out.append(dumps(message))
                 self._json = out
         return self._json
@@ -103,10 +123,15 @@ class Batch:
             else:
                 stamp, out = msgpack.Timestamp, []
                 for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    message["t"] = stamp(ns // 1_000_000_000, ns % 1_000_000_000)
+                    _date(message, stamp(ns // 1_000_000_000, ns % 1_000_000_000))
                     out.append(pack(message))
                 self._packed = out
         return self._packed
+
+    def parts(self, codec: Codec, wanted: frozenset[Key]) -> list[tuple[bytes, Key]]:
+        """The encoded messages of an audience, each with its key."""
+        parts = self.json() if codec == "json" else self.packed()
+        return [pair for pair in zip(parts, self.keys, strict=True) if pair[1] in wanted]
 
     def frames(self, codec: Codec, wanted: frozenset[Key], *, size: int) -> list[Frame]:
         """The frames of an audience.
@@ -121,10 +146,14 @@ class Batch:
             parts = self.json() if codec == "json" else self.packed()
             if len(wanted) < len(self.audience):
                 parts = [p for p, key in zip(parts, self.keys, strict=True) if key in wanted]
-            join = json_frame if codec == "json" else packed_frame
-            cached = [Frame(join(chunk), len(chunk)) for chunk in _chunks(parts, size)]
-            self._frames[codec, wanted] = cached
+            cached = self._frames[codec, wanted] = frames_of(parts, codec, size=size)
         return cached
+
+
+def frames_of(parts: list[bytes], codec: Codec, *, size: int) -> list[Frame]:
+    """Frames of at most ``size`` encoded messages each."""
+    join = json_frame if codec == "json" else packed_frame
+    return [Frame(join(chunk), len(chunk)) for chunk in _chunks(parts, size)]
 
 
 def json_frame(parts: Sequence[bytes]) -> bytes:
@@ -151,6 +180,13 @@ def encode_control(message: Message, codec: Codec) -> Frame:
     if codec == "json":
         return Frame(orjson.dumps([message]), 0)
     return Frame(msgpack.packb([message]), 0)
+
+
+def _date(message: Message, time: Any) -> None:
+    if "symbols" in message:  # news
+        message["created_at"] = message["updated_at"] = time
+    else:
+        message["t"] = time
 
 
 def _with_timestamps(message: Message) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from pipelines.clock import wall_ns
 from pipelines.errors import PartFailed
 from pipelines.exchange.bars import BarHistory
 from pipelines.exchange.config import ExchangeConfig
+from pipelines.exchange.controls import EFFECTS, FAULT_ROUTES
+from pipelines.exchange.fault_effects import FaultEffects
 from pipelines.exchange.floor import Floor
 from pipelines.exchange.rest import HISTORY, HISTORY_LOCK, ROUTES, authorized
-from pipelines.exchange.sockets import FLOOR, Client, websocket
+from pipelines.exchange.sockets import FLOOR, news_socket, stock_socket
 
 _LOG = logging.getLogger(__name__)
 
@@ -45,22 +47,27 @@ def build_app(config: ExchangeConfig, *, clock: Callable[[], int] = wall_ns) -> 
     )
     app[HISTORY_LOCK] = asyncio.Lock()
     app.add_routes(ROUTES)
-    app.router.add_get("/v2/{feed}", websocket)
+    app[EFFECTS] = FaultEffects(floor)
+    app.add_routes(FAULT_ROUTES)
+    app.router.add_get("/v2/{feed:iex|sip|test}", stock_socket)
+    app.router.add_get("/v1beta1/news", news_socket)
     app.on_startup.append(_start_pump)
     app.on_shutdown.append(_close)
     return app
 
 
 async def _start_pump(app: web.Application) -> None:
-    app[PUMP] = asyncio.create_task(_pump(app[FLOOR]))
+    app[PUMP] = asyncio.create_task(_pump(app[FLOOR], app[EFFECTS]))
     app[PUMP].add_done_callback(_tell_failure)
 
 
-async def _pump(floor: Floor) -> None:
+async def _pump(floor: Floor, effects: FaultEffects) -> None:
     while True:
+        effects.step(wall_ns=wall_ns())
         # After a pause a lot may be due: the sockets get a turn after each batch.
         while floor.publish_due():
             await asyncio.sleep(0)
+            effects.step(wall_ns=wall_ns())
         await asyncio.sleep(PUMP_S)
 
 
@@ -73,11 +80,11 @@ async def _close(app: web.Application) -> None:
     """Stop the market, let the clients have what was published, end the tape."""
     app[PUMP].cancel()
     await asyncio.wait([app[PUMP]])
-    clients = [c for c in app[FLOOR].listeners if isinstance(c, Client)]
+    clients = app[EFFECTS].clients()
     for client in clients:
         client.finish()
     deadline = asyncio.get_running_loop().time() + CLOSE_S
-    while app[FLOOR].listeners and asyncio.get_running_loop().time() < deadline:
+    while app[EFFECTS].clients() and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(PUMP_S)
     for client in clients:
         client.abort()

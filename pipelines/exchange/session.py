@@ -1,12 +1,15 @@
 """Alpaca's market-data protocol as one connection sees it. Pure: no socket, no clock of its own.
 
 In: decoded client messages and moments. Out: control messages to send, and what the client wants.
-The rules are those of the vendor's pages; what they leave open is decided here: only a missed
-authentication and slowness close the connection.
+The rules are those of the vendor's pages; what they leave open is decided here: after 402, 404,
+406, 407 and 500 the connection is closed (a client that comes again would else be kept out by its
+own stale socket), after all others it stays.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +21,9 @@ CHANNELS = (
 )  # fmt: skip
 """What a stock feed lets a client ask for; corrections and cancelErrors come with trades."""
 
+NEWS_CHANNELS = ("news",)
+"""What the news feed lets a client ask for."""
+
 ERRORS = {
     400: "invalid syntax",
     401: "not authenticated",
@@ -27,10 +33,14 @@ ERRORS = {
     405: "symbol limit exceeded",
     406: "connection limit exceeded",
     407: "slow client",
+    408: "v2 not enabled",
     409: "insufficient subscription",
     410: "invalid subscribe action for this feed",
     500: "internal error",
 }
+
+CLOSING = frozenset({402, 404, 406, 407, 500})
+"""The errors after which the connection is closed."""
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./\-]{0,20}")
 _COUNTED = ("trades", "quotes")
@@ -45,21 +55,25 @@ class Session:
     """One client connection's protocol state.
 
     Args:
-        admit: Called with the key of a client that authenticates; answers an error code (402, 406,
-            409) or ``None`` to let it in.
-        symbol_limit: Most symbols over trades and quotes, or ``None``.
+        admit: Called with key and secret of a client that authenticates; answers an error code
+            (402, 406, 409) or ``None`` to let it in.
+        symbol_limit: Most symbols over trades and quotes, or ``None``; :attr:`symbol_limit` may be
+            changed by ``admit``, when the account is known.
+        channels: What the feed offers.
     """
 
     def __init__(
         self,
         *,
-        admit: Callable[[str], int | None] = lambda _: None,
+        admit: Callable[[str, str], int | None] = lambda *_: None,
         symbol_limit: int | None = None,
+        channels: tuple[str, ...] = CHANNELS,
     ) -> None:
         self._admit = admit
-        self._symbol_limit = symbol_limit
+        self._channels = channels
+        self.symbol_limit = symbol_limit
         self.key: str | None = None
-        self.subscriptions: dict[str, frozenset[str]] = {c: frozenset() for c in CHANNELS}
+        self.subscriptions: dict[str, frozenset[str]] = {c: frozenset() for c in channels}
         self.closing = False
 
     @property
@@ -75,9 +89,9 @@ class Session:
     def opened(self, headers: Mapping[str, str]) -> list[Message]:
         """What to send on connecting; keys in the handshake's headers authenticate at once."""
         out: list[Message] = [{"T": "success", "msg": "connected"}]
-        key, secret = headers.get("APCA-API-KEY-ID"), headers.get("APCA-API-SECRET-KEY")
-        if key is not None or secret is not None:
-            out.append(self._authenticate(key, secret))
+        pair = header_keys(headers)
+        if pair is not None:
+            out.append(self._authenticate(*pair))
         return out
 
     def received(self, message: object) -> list[Message]:
@@ -95,38 +109,48 @@ class Session:
 
     def auth_expired(self) -> list[Message]:
         """What to send when the time to authenticate is over."""
-        if self.authenticated:
-            return []
-        self.closing = True
-        return [error(404)]
+        return [] if self.authenticated else [self.refused(404)]
+
+    def refused(self, code: int) -> Message:
+        """The error of a refusal; some of them end the connection."""
+        self.closing = self.closing or code in CLOSING
+        return error(code)
 
     def wants(self, channel: str, symbol: str) -> bool:
-        """Whether data of a channel and symbol is for this client."""
+        """Whether data of a channel and symbol is for this client.
+
+        Args:
+            channel: Its channel; "" for a message of no known type, which everyone gets.
+            symbol: Its symbol; for news all of its symbols, with commas between them.
+        """
         if channel in ("corrections", "cancelErrors"):
             channel = "trades"
         wanted = self.subscriptions.get(channel)
         if wanted is None:
-            return self.subscribed
-        return symbol in wanted or "*" in wanted
+            return not channel and self.subscribed
+        if symbol in wanted or "*" in wanted:
+            return True
+        return channel == "news" and not wanted.isdisjoint(symbol.split(","))
 
     def acknowledgement(self) -> Message:
         """The whole current set of subscriptions."""
         ack: dict[str, Any] = {"T": "subscription"}
-        for channel in CHANNELS:
+        for channel in self._channels:
             symbols = sorted(self.subscriptions[channel])
             if symbols or channel != "imbalances":
                 ack[channel] = symbols
-        ack["corrections"] = ack["cancelErrors"] = ack["trades"]
+        if "trades" in ack:
+            ack["corrections"] = ack["cancelErrors"] = ack["trades"]
         return ack
 
     def _authenticate(self, key: object, secret: object) -> Message:
         if self.authenticated:
             return error(403)
         if not (isinstance(key, str) and key and isinstance(secret, str) and secret):
-            return error(402)
-        refused = self._admit(key)
-        if refused is not None:
-            return error(refused)
+            return self.refused(402)
+        code = self._admit(key, secret)
+        if code is not None:
+            return self.refused(code)
         self.key = key
         return {"T": "success", "msg": "authenticated"}
 
@@ -135,7 +159,7 @@ class Session:
         for channel, symbols in message.items():
             if channel == "action" or not symbols:
                 continue  # one client sends every channel it knows, empty where it wants nothing
-            if channel not in CHANNELS:
+            if channel not in self._channels:
                 return error(410)
             if not isinstance(symbols, list) or not all(_well_formed(s) for s in symbols):
                 return error(400)
@@ -147,11 +171,36 @@ class Session:
         return self.acknowledgement()
 
     def _over_limit(self, subscriptions: Mapping[str, frozenset[str]]) -> bool:
-        if self._symbol_limit is None:
+        if self.symbol_limit is None:
             return False
-        named = frozenset[str]().union(*(subscriptions[c] for c in _COUNTED))
-        return "*" in named or len(named) > self._symbol_limit
+        named = frozenset[str]().union(*(subscriptions.get(c, ()) for c in _COUNTED))
+        return "*" in named or len(named) > self.symbol_limit
 
 
 def _well_formed(symbol: object) -> bool:
     return isinstance(symbol, str) and (symbol == "*" or _SYMBOL.fullmatch(symbol) is not None)
+
+
+def header_keys(headers: Mapping[str, str]) -> tuple[str, str] | None:
+    """Key and secret of a handshake's headers; ``None`` if it has none.
+
+    A bearer token is the secret of the key ``oauth``, as in an authentication message.
+
+    >>> header_keys({"Authorization": "Basic " + base64.b64encode(b"k:s").decode()})
+    ('k', 's')
+    >>> header_keys({"Authorization": "Bearer abc"})
+    ('oauth', 'abc')
+    """
+    key, secret = headers.get("APCA-API-KEY-ID"), headers.get("APCA-API-SECRET-KEY")
+    if key is not None or secret is not None:
+        return key or "", secret or ""
+    kind, _, value = headers.get("Authorization", "").partition(" ")
+    if kind.lower() == "bearer":
+        return "oauth", value.strip()
+    if kind.lower() != "basic":
+        return None
+    try:
+        key, _, secret = base64.b64decode(value, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return "", ""
+    return key, secret

@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pipelines.exchange.session import Session, error
+from pipelines.exchange.session import CHANNELS, NEWS_CHANNELS, Session, error
 
 AUTH = {"action": "auth", "key": "k", "secret": "s"}
 
@@ -33,22 +35,44 @@ def test_session_keys_in_the_headers_authenticate() -> None:
 @pytest.mark.parametrize(
     "pair", [{"key": "", "secret": "s"}, {"key": "k"}, {"key": 1, "secret": "s"}]
 )
-def test_session_empty_key_is_refused_and_may_try_again(pair: dict[str, Any]) -> None:
+def test_session_empty_key_is_refused_and_closed(pair: dict[str, Any]) -> None:
     session = Session()
     assert _codes(session.received({"action": "auth", **pair})) == [402]
-    assert not session.closing
-    assert session.received(AUTH)[0]["msg"] == "authenticated"
+    assert session.closing
+    assert not session.authenticated
 
 
 def test_session_second_auth_is_refused() -> None:
     assert _codes(_ready().received(AUTH)) == [403]
 
 
-@pytest.mark.parametrize("code", [406, 409])
-def test_session_not_admitted_gets_the_code(code: int) -> None:
-    session = Session(admit=lambda _: code)
+@pytest.mark.parametrize(("code", "closes"), [(402, True), (406, True), (409, False)])
+def test_session_not_admitted_gets_the_code(code: int, closes: bool) -> None:
+    session = Session(admit=lambda *_: code)
     assert _codes(session.received(AUTH)) == [code]
     assert not session.authenticated
+    assert session.closing == closes
+
+
+@pytest.mark.parametrize(
+    ("headers", "pair"),
+    [({"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}, ("k", "s")),
+     ({"Authorization": "Basic azpz"}, ("k", "s")), ({"Authorization": "Bearer t"}, ("oauth", "t"))],
+)  # fmt: skip
+def test_session_admits_by_the_keys_of_the_headers(
+    headers: dict[str, str], pair: tuple[str, str]
+) -> None:
+    asked: list[tuple[str, str]] = []
+    session = Session(admit=lambda *given: asked.append(given))
+    assert [m["msg"] for m in session.opened(headers)] == ["connected", "authenticated"]
+    assert asked == [pair]
+
+
+@pytest.mark.parametrize("value", ["Basic ???", "Basic a2V5"])
+def test_session_unreadable_authorization_is_refused(value: str) -> None:
+    session = Session()
+    assert session.opened({"Authorization": value})[1]["code"] == 402
+    assert session.closing
 
 
 def test_session_subscribe_before_auth_is_refused() -> None:
@@ -125,3 +149,46 @@ def test_session_wants_what_it_asked_for() -> None:
     assert session.wants("", "whatever")
     assert not session.wants("trades", "B")
     assert not session.wants("quotes", "A")
+
+
+def test_session_of_news_offers_news_alone() -> None:
+    session = _ready(channels=NEWS_CHANNELS)
+    assert _codes(session.received({"action": "subscribe", "trades": ["A"]})) == [410]
+    assert session.received({"action": "subscribe", "news": ["A", "B"]}) == [
+        {"T": "subscription", "news": ["A", "B"]}
+    ]
+    assert session.wants("news", "B,C")
+    assert not session.wants("news", "C")
+    assert not session.wants("trades", "A")
+
+
+def test_session_of_stocks_wants_no_news() -> None:
+    session = _ready()
+    session.received({"action": "subscribe", "trades": ["*"]})
+    assert not session.wants("news", "A")
+
+
+_CHANNEL_SETS = st.dictionaries(
+    st.sampled_from(CHANNELS), st.lists(st.sampled_from(["A", "B", "C", "*"]), max_size=3)
+)
+
+
+@given(st.lists(st.tuples(st.booleans(), _CHANNEL_SETS), max_size=8))
+def test_session_acknowledges_what_a_set_model_says(
+    changes: list[tuple[bool, dict[str, list[str]]]],
+) -> None:
+    session = _ready(symbol_limit=2)
+    model: dict[str, set[str]] = {channel: set() for channel in CHANNELS}
+    for add, asked in changes:
+        wanted = {
+            c: model[c] | set(asked.get(c, ())) if add else model[c] - set(asked.get(c, ()))
+            for c in CHANNELS
+        }
+        counted = wanted["trades"] | wanted["quotes"]
+        (answer,) = session.received({"action": "subscribe" if add else "unsubscribe", **asked})
+        if add and ("*" in counted or len(counted) > 2):
+            assert answer["code"] == 405
+        else:
+            model = wanted
+            assert {c: set(answer.get(c, ())) for c in CHANNELS} == model
+            assert answer["corrections"] == answer["trades"]
