@@ -92,6 +92,7 @@ def exchange(
     speed: Speed = None,
     symbols: Symbols = None,
     port: Annotated[int | None, typer.Option(help="Port.")] = None,
+    faults: Annotated[Path | None, typer.Option(help="JSON script of faults.")] = None,
 ) -> None:
     """Run our exchange alone, in the foreground: Alpaca's protocol for your own programs."""
     from cluster.parts import exchange_config
@@ -102,6 +103,7 @@ def exchange(
         speed=speed,
         symbols=symbols or _replay_symbols(replay),
         exchange_port=port,
+        faults=faults,
     )
     console.print(f"exchange on {chosen.exchange_url} (ws /v2/{chosen.feed}); Ctrl-C ends it")
     asyncio.run(serve(exchange_config(chosen, open_on="start")))

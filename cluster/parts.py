@@ -68,8 +68,17 @@ def exchange_config(settings: Settings, *, open_on: str) -> ExchangeConfig:
         open_on=open_on,  # type: ignore[arg-type]
         record_dir=folder / "tape",
         record_max_mb=settings.tape_max_mb,
+        accounts=_absolute(settings.exchange_accounts),
+        symbol_limit=settings.exchange_symbol_limit,
+        connection_limit=settings.exchange_connection_limit,
+        compress=settings.exchange_compress,
+        faults=_absolute(settings.faults),
         state_path=None if settings.replay else folder / "state.json",
     )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    return None if path is None else path.resolve()
 
 
 def kinesis_config(settings: Settings) -> KinesisConfig:

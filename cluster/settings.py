@@ -75,6 +75,19 @@ class Settings(BaseSettings):
     checkpoint_uri: str | None = Field(None, description="Spark (default: var/checkpoints).")
     tape_max_mb: int = Field(512, gt=0, description="Disk that the exchange's record may take.")
 
+    # What our exchange allows, and what goes wrong on it
+    exchange_accounts: Path | None = Field(
+        None, description="JSON file of the keys that our exchange lets in; without, all."
+    )
+    exchange_symbol_limit: int | None = Field(
+        None, gt=0, description="Most symbols of trades and quotes per connection (Alpaca: 30)."
+    )
+    exchange_connection_limit: int | None = Field(
+        None, gt=0, description="Most connections per key and feed (Alpaca: 1)."
+    )
+    exchange_compress: bool = Field(False, description="Offer permessage-deflate.")
+    faults: Path | None = Field(None, description="JSON script of faults; see docs/EXCHANGE.md.")
+
     # Kinesis
     kinesis: Literal["embedded", "aws"] = Field("embedded", description="Which Kinesis.")
     region: str = Field("us-east-1", description="AWS region.")

@@ -121,7 +121,7 @@ async def _listen(port: int, codec: Codec) -> float:
         await socket.receive()
         await socket.send_json({"action": "auth", "key": "k", "secret": "s"})
         await socket.receive()
-        everything = dict.fromkeys(("trades", "quotes", "bars"), ["*"])
+        everything = {channel: ["*"] for channel in ("trades", "quotes", "bars")}
         await socket.send_json({"action": "subscribe", **everything})
         await socket.receive()
         marks: list[tuple[int, float]] = [(0, time.perf_counter())]
@@ -173,8 +173,7 @@ def _made() -> list[Message]:
     )  # fmt: skip
     messages: list[Message] = []
     while (batch := playback.due(2**62)) is not None:
-        for text in batch.json():
-            messages.append(orjson.loads(text))
+        messages += map(orjson.loads, batch.json())
     return messages
 
 

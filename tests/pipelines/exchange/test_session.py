@@ -57,7 +57,8 @@ def test_session_not_admitted_gets_the_code(code: int, closes: bool) -> None:
 @pytest.mark.parametrize(
     ("headers", "pair"),
     [({"APCA-API-KEY-ID": "k", "APCA-API-SECRET-KEY": "s"}, ("k", "s")),
-     ({"Authorization": "Basic azpz"}, ("k", "s")), ({"Authorization": "Bearer t"}, ("oauth", "t"))],
+     ({"Authorization": "Basic azpz"}, ("k", "s")),
+     ({"Authorization": "Bearer t"}, ("oauth", "t"))],
 )  # fmt: skip
 def test_session_admits_by_the_keys_of_the_headers(
     headers: dict[str, str], pair: tuple[str, str]
