@@ -12,6 +12,10 @@ time; only minute bars share one (the end of their minute), so the bounds depend
 
 A gap row without ``from_ns`` is put into the queue of its bucket; ``from_ns`` is filled in when its
 record is made, because only then it is certain what stands before it.
+
+What was backfilled (``bf``), and the second row of a gap that was filled, say nothing about how far
+a symbol came: they move no mark. What they say about the gaps that are still to be filled goes to
+:class:`~pipelines.ingest.unfilled.Unfilled`.
 """
 
 from __future__ import annotations
@@ -20,9 +24,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.events import GAP, HEARTBEAT, Message, effective_ns, reject_reason
+from pipelines.ingest.unfilled import NOTHING, Filling, Gap, Key, Step, Unfilled
 
-RETROSPECTIVE = frozenset("du")
-"""Types whose time lies before their publication (daily, updated bars): no bound of a gap."""
+RETROSPECTIVE = frozenset("ducx")
+"""Types that speak of something earlier (daily and updated bars, corrections, cancels): their time
+bounds no gap, and none of them is fetched later."""
 
 _NO_BOUND = RETROSPECTIVE | {GAP, HEARTBEAT}
 
@@ -33,13 +39,15 @@ class Sealed:
 
     Args:
         n_messages: Market messages (heartbeats and gap rows not counted).
-        n_gaps: Gap rows.
+        n_gaps: Gaps declared.
         marks: Per symbol, the market time up to which it is accounted for, ns.
+        filling: What it says about gaps to be filled.
     """
 
     n_messages: int
     n_gaps: int
     marks: Mapping[str, int]
+    filling: Filling = NOTHING
 
 
 class GapTracker:
@@ -47,6 +55,7 @@ class GapTracker:
 
     Args:
         marks: Per symbol, the market time up to which earlier runs accounted for it, ns.
+        unfilled: Gaps that earlier runs left to be filled.
 
     >>> tracker = GapTracker({"SPY": 100})
     >>> tracker.interrupted(["SPY"], reason="restart")
@@ -55,8 +64,11 @@ class GapTracker:
     [{'T': 'gap', 'S': 'SPY', 'to_ns': 150, 'reason': 'restart', 'from_ns': 100}]
     """
 
-    def __init__(self, marks: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, marks: Mapping[str, int] | None = None, *, unfilled: Unfilled | None = None
+    ) -> None:
         self._marks = dict(marks or {})
+        self.unfilled = unfilled if unfilled is not None else Unfilled()
         self.acked: dict[str, int] = dict(self._marks)
         self._open: dict[str, str] = {}
         self._first_ns: int | None = None
@@ -88,6 +100,7 @@ class GapTracker:
             self._marks.pop(symbol, None)
             self.acked.pop(symbol, None)
             self._open.pop(symbol, None)
+        self.unfilled.forget(ahead)
         return ahead
 
     def interrupted(self, symbols: Iterable[str], *, reason: str) -> None:
@@ -127,22 +140,36 @@ class GapTracker:
         count, gaps = len(messages), 0
         out: Sequence[Message] = messages
         marks: dict[str, int] = {}
+        declared: list[Gap] = []
+        completed: list[Key] = []
+        steps: dict[tuple[str, str], Step] = {}
         for position, message in enumerate(messages):
             kind = message["T"]
             if kind == HEARTBEAT:
                 count -= 1
+            elif kind == GAP and message.get("backfilled"):
+                count -= 1
+                completed.append((message["S"], message["from_ns"], message["to_ns"]))
             elif kind == GAP:
                 count -= 1
                 gaps += 1
                 symbol = message["S"]
                 last.pop(symbol, None)
                 before = _stored_until(messages[:position], symbol, market_ns)
-                bounds = (before, marks.get(symbol), self._marks.get(symbol))
+                own = message.get("from_ns")  # a record that is read back has it already
+                bounds = (before, marks.get(symbol), self._marks.get(symbol), own)
                 start = max((ns for ns in bounds if ns is not None), default=None)
                 if out is messages:
                     out = list(messages)
                 out[position] = {**message, "from_ns": start}  # type: ignore[index]
                 marks[symbol] = max(message["to_ns"] - 1, start or 0)
+                if start is not None:
+                    reason = message.get("reason", "")
+                    declared.append(Gap(symbol, start, message["to_ns"], reason))
+            elif "bf" in message:
+                if reject_reason(message, market_ns=market_ns) is None:
+                    ns, of = effective_ns(message), (message["S"], kind)
+                    steps[of] = steps[of].then(ns) if of in steps else Step(ns, 1, 1)
             elif kind not in RETROSPECTIVE:
                 last[message.get("S", "")] = message
         for symbol, message in last.items():
@@ -154,7 +181,10 @@ class GapTracker:
                 until = _stored_until(messages, symbol, market_ns)
             if until is not None:
                 marks[symbol] = max(until, marks.get(symbol, until))
-        return out, Sealed(count, gaps, marks)
+        if not declared and not steps and not completed:
+            return out, Sealed(count, gaps, marks)
+        filling = Filling(tuple(declared), steps, tuple(completed))
+        return out, Sealed(count, gaps, marks, filling)
 
     def commit(self, note: Sealed) -> None:
         """The record of this note will be written."""
@@ -163,6 +193,8 @@ class GapTracker:
     def stored(self, note: Sealed) -> None:
         """The stream holds the record of this note."""
         _advance(self.acked, note.marks)
+        if note.filling is not NOTHING:
+            self.unfilled.stored(note.filling)
 
     def _row(self, symbol: str, to_ns: int) -> Message:
         return {"T": GAP, "S": symbol, "to_ns": to_ns, "reason": self._open.pop(symbol)}
@@ -183,6 +215,6 @@ def _stored_until(messages: Sequence[Message], symbol: str, market_ns: int) -> i
     """Effective time of the last message of a symbol that will be stored, not quarantined."""
     for message in reversed(messages):
         own = message.get("S") == symbol and message["T"] not in _NO_BOUND
-        if own and reject_reason(message, market_ns=market_ns) is None:
+        if own and "bf" not in message and reject_reason(message, market_ns=market_ns) is None:
             return effective_ns(message)
     return None
