@@ -25,8 +25,10 @@ SECOND_NS = 1_000_000_000
 DAY_NS = 86_400 * SECOND_NS
 
 TRADE, QUOTE, BAR = "t", "q", "b"
+CORRECTION, CANCEL, UPDATED_BAR = "c", "x", "u"
 EVENT_TYPES = frozenset("duslcxin")
-"""Alpaca's other message types: they go to the ``events`` table with their payload as it was."""
+"""Alpaca's other message types: what a correction or a cancel says goes to ``corrections``, the
+others to ``events`` with their payload as it was."""
 MARKET_TYPES = frozenset({TRADE, QUOTE, BAR}) | EVENT_TYPES
 
 HEARTBEAT, GAP, MALFORMED = "hb", "gap", "bad"
@@ -37,6 +39,9 @@ HEARTBEAT, GAP, MALFORMED = "hb", "gap", "bad"
 symbol whose :func:`effective_ns` lies strictly between were missed.
 ``bad``: ``{"T":"bad","reason":str,"raw":base64}``: a frame, or a part of one, that is no message.
 """
+
+NEWS = "@news"
+"""Stands for a symbol in the gap rows of the news: a news message may be about many symbols."""
 
 MAX_RAW_BYTES = 512 * 1024
 """Raw bytes that a ``bad`` message keeps; a record has to fit one megabyte."""
@@ -176,15 +181,29 @@ _NUMBERS: dict[str, tuple[tuple[str, float, bool], ...]] = {
         ("as", 0.0, True),
     ),
     BAR: (*((key, MIN_PRICE_USD, False) for key in "ohlc"), ("v", 0.0, True)),
+    CORRECTION: (("cp", MIN_PRICE_USD, False), ("cs", 0.0, True)),
+    CANCEL: (),
 }
+_NUMBERS[UPDATED_BAR] = _NUMBERS[BAR]
 """What a message must have: key, least value, and whether it may be 0 instead."""
 
-_STRINGS = {TRADE: ("x", "z"), QUOTE: ("bx", "ax", "z"), BAR: ()}
+_STRINGS = {
+    TRADE: ("x", "z"), QUOTE: ("bx", "ax", "z"), BAR: (), UPDATED_BAR: (),
+    CORRECTION: ("x", "z"), CANCEL: ("x", "z", "a"),
+}  # fmt: skip
 _OTHERS: dict[str, tuple[tuple[str, Callable[[object], bool]], ...]] = {
     TRADE: (("c", _bad_strings), ("i", partial(_bad_count, least=-(2**63)))),
     QUOTE: (("c", _bad_strings),),
     BAR: (("n", _bad_count), ("vw", partial(_bad_number, zero_ok=True))),
+    CORRECTION: (
+        ("oi", partial(_bad_count, least=-(2**63))),
+        ("ci", partial(_bad_count, least=-(2**63))),
+        ("oc", _bad_strings),
+        ("cc", _bad_strings),
+    ),
+    CANCEL: (("i", partial(_bad_count, least=-(2**63))),),
 }
+_OTHERS[UPDATED_BAR] = _OTHERS[BAR]
 """What a message may lack, with a test of it; the strings stand apart because they are many."""
 
 
@@ -229,7 +248,7 @@ def reject_reason(message: Message, *, market_ns: int) -> str | None:
             value = message.get(key)
             if value is not None and bad(value):
                 return f"bad_type:{key}"
-        if kind == BAR and not (
+        if kind in (BAR, UPDATED_BAR) and not (
             message["l"] <= min(message["o"], message["c"])
             and max(message["o"], message["c"]) <= message["h"]
         ):

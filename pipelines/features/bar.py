@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pipelines.events import format_time_ns, parse_time_ns
 
-Source = Literal["vendor", "trades"]
+Source = Literal["vendor", "trades", "revised"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,8 @@ class ClosedBar:
         trade_count: Trades, where known.
         vwap: Volume-weighted price, USD, where known.
         spread_bps: Time-weighted quoted spread of the minute; ``None`` if there were no quotes.
-        source: ``vendor`` (the vendor's bar message) or ``trades`` (our own, standing in).
+        source: ``vendor`` (the vendor's bar message), ``trades`` (our own, standing in) or
+            ``revised`` (a later revision of either).
     """
 
     start_ns: int

@@ -1,16 +1,16 @@
 """SQL over the lake, in this process: DuckDB reads the Delta tables through Arrow.
 
-In: SQL over the names of :data:`pipelines.lake.tables.TABLES`. Out: Arrow tables. Each query sees
-one snapshot of each table, never half a commit. It reads the lake and nothing else: files, other
-databases and extensions are closed to it. What fails, fails as :class:`LakeError` with DuckDB's
-sentence.
+In: SQL over the names of :data:`pipelines.lake.tables.TABLES` and the views of
+:mod:`pipelines.lake.views`. Out: Arrow tables. Each query sees one snapshot of each table, never
+half a commit. It reads the lake and nothing else: files, other databases and extensions are closed
+to it. What fails, fails as :class:`LakeError` with DuckDB's sentence.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import duckdb
@@ -22,6 +22,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from pipelines.errors import LakeError
 from pipelines.events import MINUTE_NS, format_time_ns
 from pipelines.lake.tables import ARCHIVE_STATE, TABLES, table
+from pipelines.lake.views import VIEWS, needed
 
 _NAMES = (*TABLES, ARCHIVE_STATE.name)
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
@@ -34,14 +35,16 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 
 _RECENT_BARS = """
     SELECT * FROM (
-        SELECT * FROM bars
+        SELECT * FROM bars_current
         WHERE symbol = $symbol AND event_time_ns <= $last_ns AND date <= $last_day::DATE
-        QUALIFY row_number() OVER (
-            PARTITION BY event_time_ns ORDER BY received_at_ns DESC, bseq DESC, position DESC) = 1
         ORDER BY event_time_ns DESC LIMIT $limit
     ) ORDER BY event_time_ns
 """
 _FAR_NS = 2**62
+_GONE = "the lake no longer knows, or did not know yet, how it was at"
+
+AsOf = int | datetime
+"""A version of a table, or a wall time."""
 
 
 class LakeQuery:
@@ -67,28 +70,40 @@ class LakeQuery:
         self._lock = threading.Lock()
 
     def sql(
-        self, query: str, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+        self,
+        query: str,
+        parameters: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        as_of: AsOf | None = None,
     ) -> pa.Table:
         """Answer of one SQL query.
 
         Args:
             query: DuckDB's SQL over the lake's tables; ``$name`` or ``?`` for parameters.
             parameters: Their values.
+            as_of: Read the tables as they were: at a wall time (with its zone), or at a version
+                of the one table that the query reads. As far back as the retention keeps them.
 
         Returns:
             The whole answer. Times are in UTC.
 
         Raises:
             LakeError: The SQL is wrong, asks for a table that does not exist or for anything
-                outside the lake, runs too long, or the lake cannot be read.
+                outside the lake, runs too long, or the lake cannot be read (as of then).
         """
-        words = set(re.findall(r"\w+", query.lower()))
+        names, views = needed(query, _NAMES)
+        if isinstance(as_of, int) and len(names) != 1:
+            raise LakeError(
+                f"a version is one of one table, and this reads {', '.join(names) or 'none'}; "
+                "give a time"
+            )
         connection = duckdb.connect(":memory:", config=_CONFIG)
         timer: threading.Timer | None = None
         try:
-            for name in _NAMES:
-                if name in words:
-                    connection.register(name, self.dataset(name))
+            for name in names:
+                connection.register(name, self.dataset(name, as_of=as_of))
+            for view in views:
+                connection.execute(view)
             connection.execute("SET lock_configuration = true")
             if self._timeout_s is not None:
                 timer = threading.Timer(self._timeout_s, connection.interrupt)
@@ -101,32 +116,44 @@ class LakeQuery:
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
         except duckdb.Error as error:
-            raise LakeError(f"{error} (tables: {', '.join(TABLES)})") from error
+            if as_of is not None and isinstance(error, duckdb.IOException):
+                raise LakeError(f"{_GONE} {as_of}: {error}") from error
+            raise LakeError(f"{error} (tables: {', '.join((*TABLES, *VIEWS))})") from error
         except (OSError, pa.ArrowException) as error:
+            if as_of is not None:
+                raise LakeError(f"{_GONE} {as_of}: {error}") from error
             raise LakeError(f"the lake at {self.uri} cannot be read: {error}") from error
         finally:
             if timer is not None:
                 timer.cancel()
             connection.close()
 
-    def dataset(self, name: str) -> ds.Dataset:
+    def dataset(self, name: str, *, as_of: AsOf | None = None) -> ds.Dataset:
         """The newest snapshot of a table; empty, with its columns, if nothing was written yet.
 
+        Args:
+            name: The table.
+            as_of: An older one instead: its version, or that of a wall time.
+
         Raises:
-            LakeError: No such table is known, or the store cannot be read.
+            LakeError: No such table is known, or the store cannot be read (as of then).
         """
         wanted = table(name)
         try:
+            if as_of is not None:
+                return self._older(name, as_of).to_pyarrow_dataset()
             return self._snapshot(name).to_pyarrow_dataset()
         except TableNotFoundError:
             return ds.dataset(wanted.schema.empty_table())
         except (DeltaError, OSError) as error:
+            if as_of is not None:
+                raise LakeError(f"{_GONE} {as_of}: table {name}: {error}") from error
             raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
 
     def recent_bars(
         self, symbol: str, *, limit: int, before_ns: int | None = None
     ) -> list[dict[str, Any]]:
-        """The last minute bars of a symbol, one a minute (the vendor's last word), oldest first.
+        """The last minute bars of a symbol as they stand now, one a minute, oldest first.
 
         Args:
             symbol: Its symbol.
@@ -134,7 +161,7 @@ class LakeQuery:
             before_ns: Only bars that ended at or before this market time.
 
         Returns:
-            Rows of the table ``bars`` as dicts.
+            Rows of the view ``bars_current`` as dicts.
 
         Raises:
             LakeError: The lake cannot be read.
@@ -150,6 +177,13 @@ class LakeQuery:
             },
         ).to_pylist()
         return rows
+
+    def _older(self, name: str, as_of: AsOf) -> DeltaTable:
+        if isinstance(as_of, datetime) and as_of.tzinfo is None:
+            raise LakeError(f"the time {as_of} has no zone; write it as 2011-01-03T14:30:00Z")
+        opened = DeltaTable(f"{self.uri}/{name}", storage_options=self.storage_options or None)
+        opened.load_as_version(as_of)
+        return opened
 
     def _snapshot(self, name: str) -> DeltaTable:
         with self._lock:

@@ -172,6 +172,26 @@ TABLES: dict[str, Table] = {
             doc="What a symbol had strictly between from and to was missed (null: from its start).",
         ),
         _table(
+            "corrections",
+            [
+                ("type", pa.string()),
+                *_EVENT,
+                ("exchange", pa.string()),
+                ("tape", pa.string()),
+                ("original_id", pa.int64()),
+                ("original_price", pa.float64()),
+                ("original_size", pa.float64()),
+                ("original_conditions", _STRINGS),
+                ("corrected_id", pa.int64()),
+                ("corrected_price", pa.float64()),
+                ("corrected_size", pa.float64()),
+                ("corrected_conditions", _STRINGS),
+                ("action", pa.string()),
+            ],
+            raw=True,
+            doc="A correction (type c) or a cancel (x, its action C or E) of an earlier trade.",
+        ),
+        _table(
             "quarantine",
             [
                 ("reason", pa.string()),
@@ -224,6 +244,71 @@ TABLES: dict[str, Table] = {
             ],
             doc="The decision on a closed bar; payload is the policy's whole answer as JSON.",
         ),
+        _table(
+            "anomalies",
+            [
+                *_EVENT,
+                ("type", pa.string()),
+                ("severity", pa.string()),
+                ("score", pa.float64()),
+                ("value", pa.float64()),
+                ("threshold", pa.float64()),
+                ("reason", pa.string()),
+                ("detector", pa.string()),
+                ("known_at", TIME),
+                ("payload", pa.string()),
+            ],
+            doc="Something unusual about a symbol: what, how much, and by which detector.",
+        ),
+        _table(
+            "stats",
+            [
+                *_EVENT,
+                ("span", pa.string()),
+                ("count", pa.int64()),
+                ("min", pa.float64()),
+                ("max", pa.float64()),
+                ("mean", pa.float64()),
+                ("variance", pa.float64()),
+                ("std", pa.float64()),
+                ("known_at", TIME),
+                ("payload", pa.string()),
+            ],
+            doc="Running statistics of a symbol's prices in its session; the rest as JSON.",
+        ),
+        _table(
+            "ledger",
+            [
+                ("event_time", TIME),
+                ("stage", pa.string()),
+                ("received", pa.int64()),
+                ("stored", pa.int64()),
+                ("duplicates", pa.int64()),
+                ("quarantined", pa.int64()),
+                ("holes", pa.int64()),
+                ("gaps", pa.int64()),
+                ("payload", pa.string()),
+            ],
+            sort=("event_time", "stage"),
+            doc="What each stage counted until a wall time, since the lake (or its start) began.",
+        ),
+        _table(
+            "evaluations",
+            [
+                ("event_time", TIME),
+                ("model_id", pa.string()),
+                ("model_version", pa.string()),
+                ("policy", pa.string()),
+                ("net_return", pa.float64()),
+                ("sharpe", pa.float64()),
+                ("max_drawdown", pa.float64()),
+                ("trades", pa.int64()),
+                ("turnover", pa.float64()),
+                ("payload", pa.string()),
+            ],
+            sort=("event_time", "policy"),
+            doc="A backtest of a model (wall time): the model's row and those of the baselines.",
+        ),
     )
 }
 """Every table by name."""
@@ -242,7 +327,7 @@ ARCHIVE_STATE = _table(
 )
 """Bookkeeping of the archive query; it stands beside the tables and is replaced by each batch."""
 
-RAW_TABLES = ("trades", "quotes", "bars", "events", "gaps", "quarantine")
+RAW_TABLES = ("trades", "quotes", "bars", "events", "gaps", "corrections", "quarantine")
 """What the archive query writes."""
 
 SIGNAL_TABLES = ("features", "signals")

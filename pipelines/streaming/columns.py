@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.events import BAR, QUOTE, TRADE, Message
+from pipelines.events import BAR, CANCEL, CORRECTION, QUOTE, TRADE, Message
 from pipelines.lake.tables import TABLES, TIME, Table
 
 _KEYS: dict[str, dict[str, str]] = {
@@ -50,8 +50,38 @@ _KEYS: dict[str, dict[str, str]] = {
         "trade_count": "n",
         "vwap": "vw",
     },
+    CORRECTION: {
+        "type": "T",
+        "symbol": "S",
+        "exchange": "x",
+        "tape": "z",
+        "original_id": "oi",
+        "original_price": "op",
+        "original_size": "os",
+        "original_conditions": "oc",
+        "corrected_id": "ci",
+        "corrected_price": "cp",
+        "corrected_size": "cs",
+        "corrected_conditions": "cc",
+    },
+    CANCEL: {
+        "type": "T",
+        "symbol": "S",
+        "exchange": "x",
+        "tape": "z",
+        "original_id": "i",
+        "original_price": "p",
+        "original_size": "s",
+        "action": "a",
+    },
 }
-HOME = {TRADE: "trades", QUOTE: "quotes", BAR: "bars"}
+HOME = {
+    TRADE: "trades",
+    QUOTE: "quotes",
+    BAR: "bars",
+    CORRECTION: "corrections",
+    CANCEL: "corrections",
+}
 """Table of a message type; every other market type is at home in ``events``."""
 
 
@@ -100,7 +130,7 @@ def build(kind: str, rows: Rows, records: Records, *, reject: Reject) -> pa.Tabl
     """The rows of a raw table.
 
     Args:
-        kind: ``t``, ``q``, ``b``, or anything else for ``events``.
+        kind: ``t``, ``q``, ``b``, ``c``, ``x``, or anything else for ``events``.
         rows: Its messages.
         records: Their records.
         reject: Told of every message that the columns cannot hold.
@@ -115,7 +145,7 @@ def build(kind: str, rows: Rows, records: Records, *, reject: Reject) -> pa.Tabl
             columns[name] = _array(wanted, name, cells, bad)
         received = [m.get("r") for m in rows.messages]
         columns["received_at_ns"] = _array(wanted, "received_at_ns", received, bad)
-        if keys is not None:
+        if "backfilled" in wanted.schema.names:
             late = [m.get("bf", False) for m in rows.messages]
             columns["backfilled"] = _array(wanted, "backfilled", late, bad)
         if not bad:
@@ -128,6 +158,9 @@ def build(kind: str, rows: Rows, records: Records, *, reject: Reject) -> pa.Tabl
     columns["position"] = pa.array(rows.position, pa.int32())
     columns.update(records.columns(rows.record))
     columns["date"] = columns["event_time"].cast(pa.date32())
+    for field_ in wanted.schema:  # a cancel has no corrected price
+        if field_.name not in columns:
+            columns[field_.name] = pa.nulls(len(rows.messages), field_.type)
     return pa.table([columns[n] for n in wanted.schema.names], schema=wanted.schema)
 
 

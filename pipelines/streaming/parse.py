@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -21,12 +21,16 @@ from pipelines.codec import decode_record
 from pipelines.errors import MalformedFrame
 from pipelines.events import (
     BAR,
+    CANCEL,
+    CORRECTION,
     DAY_NS,
     GAP,
     HEARTBEAT,
     MALFORMED,
+    MINUTE_NS,
     QUOTE,
     TRADE,
+    UPDATED_BAR,
     Message,
     Record,
     is_gap,
@@ -34,6 +38,7 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.lake.archive_state import Marks
+from pipelines.lake.dirty import Dirty
 from pipelines.lake.tables import TABLES
 from pipelines.streaming.columns import HOME, Records, Rows, build, payload, to_time
 
@@ -44,6 +49,9 @@ garbage collector out of the hot path."""
 
 _FILLED = {"filled_trades": TRADE, "filled_quotes": QUOTE, "filled_bars": BAR}
 """Columns of ``gaps``, and the message type that each counts."""
+
+_REVISING = frozenset({BAR, UPDATED_BAR, CORRECTION, CANCEL})
+"""Types that may say that a bar of the past is another one."""
 
 _NO_RECORD = 0
 """Index of the record that stands for none: provenance of undecodable bytes is null."""
@@ -110,10 +118,13 @@ class Parser:
 
     Args:
         marks: Last ``bseq`` seen of each epoch and bucket before this batch.
+        closed: Per symbol the end of the last bar that came before this batch, ns.
     """
 
-    def __init__(self, marks: Marks) -> None:
+    def __init__(self, marks: Marks, closed: Mapping[str, int] | None = None) -> None:
         self.counts = Counts()
+        self.dirty = Dirty()
+        self.closed = dict(closed or {})
         self.rows = 0
         self._marks = marks
         self._accepted: dict[tuple[str, int], list[list[int]]] = {}
@@ -158,23 +169,38 @@ class Parser:
     def _sort_in(self, messages: Iterable[Message], market_ns: int, number: int) -> None:
         kinds = self._kinds
         events = kinds["events"]
+        closed = self.closed
         for position, message in enumerate(messages):
             if not isinstance(message, dict):
                 self._reject({"value": message}, "not_an_object", number, position)
                 continue
             reason = reject_reason(message, market_ns=market_ns)
             if reason is None:
-                rows = kinds.get(message["T"], events)
+                kind = message["T"]
+                rows = kinds.get(kind, events)
                 rows.messages.append(message)
-                rows.times.append(
-                    parse_time_ns(message["t"] if "t" in message else message["updated_at"])
-                )
+                ns = parse_time_ns(message["t"] if "t" in message else message["updated_at"])
+                rows.times.append(ns)
+                if kind == TRADE:
+                    if ns < closed.get(message["S"], 0) or "bf" in message:
+                        self.dirty.minute(message["S"], ns)
+                elif kind in _REVISING:
+                    self._notice(kind, message, ns)
                 rows.record.append(number)
                 rows.position.append(position)
             elif reason == "unknown_type":
                 self._producer_made(message, number, position)
             else:
                 self._reject(message, reason, number, position)
+
+    def _notice(self, kind: str, message: Message, ns: int) -> None:
+        symbol = message["S"]
+        if kind in (CORRECTION, CANCEL):
+            self.dirty.day(symbol, ns)
+        elif kind == UPDATED_BAR or "bf" in message or ns < self.closed.get(symbol, 0):
+            self.dirty.minute(symbol, ns)
+        if kind == BAR and "bf" not in message:  # not the latest: a market may begin anew
+            self.closed[symbol] = ns + MINUTE_NS
 
     def _producer_made(self, message: Message, number: int, position: int) -> None:
         kind = message.get("T")

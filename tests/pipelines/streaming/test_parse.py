@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.codec import encode_record
-from pipelines.events import Record, reject_reason
+from pipelines.events import MINUTE_NS, Record, parse_time_ns, reject_reason
 from pipelines.lake.archive_state import advance
 from pipelines.lake.tables import TABLES
 from pipelines.streaming.parse import ParsedBatch, Parser, parse_records
@@ -247,3 +247,66 @@ def test_quarantine_and_store_follow_reject_reason(tape):
     found = parse(record)
     assert found.tables["quarantine"]["reason"].to_pylist() == [w for w in wanted if w]
     assert found.counts.stored == wanted.count(None)
+
+
+def correction(tape: Any, **changes: Any) -> dict[str, Any]:
+    at = tape.trade()["t"]
+    return {
+        "T": "c", "S": "SPY", "x": "D", "oi": 7, "op": 126.55, "os": 100, "oc": ["@"], "ci": 8,
+        "cp": 126.5, "cs": 90, "cc": ["@"], "t": at, "z": "C", "r": 9,
+    } | changes  # fmt: skip
+
+
+def cancel(tape: Any, **changes: Any) -> dict[str, Any]:
+    at = tape.trade()["t"]
+    return {
+        "T": "x", "S": "SPY", "i": 7, "x": "D", "p": 126.55, "s": 100, "a": "C", "t": at,
+        "z": "C", "r": 9,
+    } | changes  # fmt: skip
+
+
+def test_parse_of_corrections_and_cancels_keeps_every_field_in_their_own_table(tape):
+    found = parse(tape.record(correction(tape), cancel(tape)))
+    assert found.counts.stored == 2
+    first, second = found.tables["corrections"].to_pylist()
+    assert None not in {k: v for k, v in first.items() if k != "action"}.values()
+    assert (first["type"], first["original_id"], first["corrected_price"]) == ("c", 7, 126.5)
+    assert (second["type"], second["original_id"], second["action"]) == ("x", 7, "C")
+    assert second["corrected_price"] is None
+
+
+@pytest.mark.parametrize("wrong", [{"cp": -1.0}, {"cs": None}, {"oi": "7"}, {"S": None}])
+def test_parse_of_a_correction_that_cannot_be_applied_quarantines_it(tape, wrong):
+    found = parse(tape.record(correction(tape, **wrong)))
+    assert (found.counts.stored, found.counts.quarantined) == (0, 1)
+
+
+def dirty_after(*records: Record, closed: Any = None) -> Any:
+    parser = Parser({}, closed)
+    for record in records:
+        parser.add(encode_record(record), arrival_ns=1)
+    return parser.dirty.to_dict(), parser.closed
+
+
+def test_trade_before_its_bar_makes_nothing_dirty_and_one_after_it_does(tape):
+    minute = parse_time_ns(_AT) // MINUTE_NS
+    end = {"SPY": (minute + 1) * MINUTE_NS}
+    early = dirty_after(tape.record(tape.trade(), tape.bar()))
+    assert early == ({"minutes": {}, "days": {}}, end)
+    late = dirty_after(tape.record(tape.bar(), tape.trade()), closed={"KO": 5})
+    assert late == ({"minutes": {"SPY": [minute]}, "days": {}}, end | {"KO": 5})
+    of_an_earlier_batch = dirty_after(tape.record(tape.trade()), closed=end)
+    assert of_an_earlier_batch[0]["minutes"] == {"SPY": [minute]}
+
+
+def test_what_revises_a_bar_makes_it_dirty(tape):
+    minute = parse_time_ns(_AT) // MINUTE_NS
+    for message in (
+        tape.trade(bf=True), tape.bar(bf=True), tape.bar() | {"T": "u"}, tape.bar(minute=0),
+    ):  # fmt: skip
+        closed = {"SPY": (minute + 1) * MINUTE_NS}
+        dirty, after = dirty_after(tape.record(message), closed=closed)
+        assert (dirty["minutes"], after) == ({"SPY": [minute]}, closed)
+    for message in (correction(tape), cancel(tape)):
+        dirty, _ = dirty_after(tape.record(message))
+        assert dirty == {"minutes": {}, "days": {"SPY": [minute // 1440]}}
