@@ -62,7 +62,8 @@ _BARS_CURRENT: Final = """
     CREATE TEMP VIEW bars_current AS
     SELECT * EXCLUDE (received_at_ns, bseq, position) FROM (
         SELECT symbol, event_time, event_time_ns, open, high, low, close, volume,
-               trade_count, vwap, 'vendor' AS source, 0 AS revision, received_at_ns, bseq, position, date
+               trade_count, vwap, 'vendor' AS source, 0 AS revision, received_at_ns,
+               bseq, position, date
         FROM bars
         UNION ALL
         SELECT symbol, event_time, event_time_ns, open, high, low, close, volume,
@@ -100,7 +101,7 @@ def needed(query: str, tables: Iterable[str]) -> tuple[list[str], list[str]]:
         tables: Names of the tables.
 
     >>> needed("SELECT * FROM trades_current", ["bars", "trades", "corrections"])[0]
-    ['corrections', 'trades']
+    ['trades', 'corrections']
     >>> needed("SELECT 1 FROM bars", ["bars", "trades"])
     (['bars'], [])
     """
