@@ -9,7 +9,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.exchange.news import Item
 from pipelines.exchange.noise import Floats, Ints
+from pipelines.exchange.pauses import Bands, Pause
+from pipelines.exchange.profiles import SymbolProfile
 
 Session = tuple[int, int]
 """``(open_ns, close_ns)`` in market time: the first minute's start and the last minute's end."""
@@ -28,6 +31,12 @@ class Block:
         close: Last price.
         volume: Shares.
         trades: Number of trades; 0 where there is no bar.
+        spread_bps: Typical quoted spread.
+        depth: Typical shares at the best bid and ask.
+        opening: Shares of an auction that is the minute's first trade; mostly 0.
+        closing: Shares of an auction that is its last trade; mostly 0.
+        bands: The price bands of the session.
+        pauses: The pauses of its symbols.
     """
 
     session: Session
@@ -38,6 +47,12 @@ class Block:
     close: Floats
     volume: Ints
     trades: Ints
+    spread_bps: Floats
+    depth: Floats
+    opening: Ints | None = None
+    closing: Ints | None = None
+    bands: Bands | None = None
+    pauses: tuple[Pause, ...] = ()
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -63,6 +78,11 @@ class BarSource(Protocol):
         """What is traded, in the order of the rows of a block."""
         ...
 
+    @property
+    def profiles(self) -> tuple[SymbolProfile, ...]:
+        """What is known of each symbol, in the same order."""
+        ...
+
     def playable(self) -> Sequence[Session]:
         """The sessions to play, ascending."""
         ...
@@ -74,6 +94,23 @@ class BarSource(Protocol):
     def block(self, session: Session) -> Block:
         """The bars of a session that :meth:`playable` or :meth:`sessions` named."""
         ...
+
+    def news(self, session: Session, /) -> Sequence[Item]:
+        """The news of a session, in order of time."""
+        ...
+
+
+def quoting(profiles: Sequence[SymbolProfile], volatility: Floats) -> tuple[Floats, Floats]:
+    """Typical spread, bps, and depth, shares: what moves more is dearer and thinner to trade.
+
+    Args:
+        profiles: Profile per symbol.
+        volatility: Of each minute over the symbol's typical one, shape ``(S, M)``.
+    """
+    factor = np.clip(volatility**0.7, 0.5, 6.0)
+    spread = np.array([p.spread_bps for p in profiles])[:, None] * factor
+    depth = np.array([p.depth_shares for p in profiles])[:, None] / factor
+    return spread, depth
 
 
 def needed_trades(block_open: Floats, high: Floats, low: Floats, close: Floats) -> Ints:

@@ -15,7 +15,6 @@ from pipelines.events import MINUTE_NS, Message
 from pipelines.exchange import noise, ticks
 from pipelines.exchange.frames import Batch, Key
 from pipelines.exchange.market import BarSource, Session
-from pipelines.exchange.profiles import profile
 
 _SIP_EXCHANGES = "VQPZKNDJ"
 _ODD_LOT, _REGULAR, _QUOTE_CONDITIONS = ["@", "I"], ["@"], ["R"]
@@ -57,7 +56,7 @@ class Playback:
         self._width = walk_width(messages_per_minute)
         self._feed = feed
         self._before_minute = before_minute
-        self._tapes = [profile(s).tape for s in source.symbols]
+        self._tapes = [p.tape for p in source.profiles]
         self._minutes = self._walk(sessions)
         self._minute: _Minute | None = next(self._minutes, None)
 

@@ -19,8 +19,10 @@ from pipelines import calendar
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, SECOND_NS
 from pipelines.exchange import noise
-from pipelines.exchange.market import Block, Session, needed_trades
-from pipelines.exchange.noise import Ints
+from pipelines.exchange.market import Block, Session, needed_trades, quoting
+from pipelines.exchange.news import Item
+from pipelines.exchange.noise import Floats, Ints
+from pipelines.exchange.profiles import profile
 
 CLOSED_NS = 120 * MINUTE_NS
 """A silence of all symbols longer than this is a closed hour and is skipped."""
@@ -28,6 +30,7 @@ CLOSED_NS = 120 * MINUTE_NS
 _COLUMNS = ("symbol", "timestamp", "open", "high", "low", "close", "volume")
 _PRICES = ("open", "high", "low", "close")
 _COUNT = 11
+_RECENT = 10
 
 
 class ReplayMarket:
@@ -66,6 +69,7 @@ class ReplayMarket:
         table = _read(path, symbols)
         names = table["symbol"].to_numpy(zero_copy_only=False)
         self.symbols = _ordered(set(names.tolist()), symbols)
+        self.profiles = tuple(profile(symbol) for symbol in self.symbols)
         index = {symbol: i for i, symbol in enumerate(self.symbols)}
         self._keys = noise.keys(seed, *self.symbols)
         starts = table["timestamp"].cast(pa.timestamp("ns", "UTC")).cast(pa.int64()).to_numpy()
@@ -96,6 +100,10 @@ class ReplayMarket:
             block = self._blocks[session] = self._make(session)
         return block
 
+    def news(self, _: Session) -> tuple[Item, ...]:
+        """None: bars tell no news."""
+        return ()
+
     def _make(self, session: Session) -> Block:
         low, high = np.searchsorted(self._starts, session)
         starts, column = np.unique(self._starts[low:high], return_inverse=True)
@@ -107,7 +115,11 @@ class ReplayMarket:
         volume[row, column] = self._volume[low:high]
         trades = np.zeros(shape, dtype=np.int64)
         trades[row, column] = self._count(low, high)
-        return Block(session, starts, prices[0], prices[1], prices[2], prices[3], volume, trades)
+        spread_bps, depth = quoting(self.profiles, _unrest(prices))
+        return Block(
+            session, starts, prices[0], prices[1], prices[2], prices[3], volume, trades,
+            spread_bps, depth,
+        )  # fmt: skip
 
     def _count(self, low: int, high: int) -> Ints:
         """Trades of the rows ``low`` to ``high``: as set, as the volume allows, as prices need."""
@@ -131,6 +143,25 @@ class ReplayMarket:
                 f"replay {path}: bar of {self.symbols[self._row[i]]} at {when:%Y-%m-%d %H:%M:%S} "
                 "is impossible, twice there, or does not start on a minute"
             )
+
+
+def _unrest(prices: Floats) -> Floats:
+    """Range of the minutes just before each one over the mean so far, shape ``(S, M)``.
+
+    Only what was before a minute says how it is quoted.
+    """
+    opened, high, low, _ = prices
+    there = opened > 0
+    ranges = np.where(there, (high - low) / np.where(there, opened, 1.0), 0.0)
+    total, count = np.cumsum(ranges, axis=1), np.cumsum(there, axis=1)
+    recent, recent_count = total.copy(), count.copy()
+    recent[:, _RECENT:] -= total[:, :-_RECENT]
+    recent_count[:, _RECENT:] -= count[:, :-_RECENT]
+    mean = total / np.maximum(count, 1)
+    ratio = np.where(mean > 0, recent / np.maximum(recent_count, 1) / np.maximum(mean, 1e-12), 1.0)
+    result = np.ones(ratio.shape)
+    result[:, 1:] = ratio[:, :-1]
+    return result
 
 
 def _read(path: Path, symbols: Sequence[str]) -> pa.Table:

@@ -1,27 +1,30 @@
 """The synthetic market: correlated, seeded, any session of any day without those before it.
 
-Daily levels follow one chain from a base date: market factor (its share is the symbol's beta) plus
-the symbol's own noise, both with slowly changing volatility, pulled back to the profile's price so
-that levels stay plausible. Inside a session minute returns of the same make are bridged from the
-day's open to its close; volatility and volume are high at both ends of the day. Numbers are
-addressed, not drawn in order (:mod:`pipelines.exchange.noise`): a symbol moves the same in
-whatever company it is played.
+What moves it is in :mod:`pipelines.exchange.factors`; news that leads it in
+:mod:`pipelines.exchange.news`; bands and pauses in :mod:`pipelines.exchange.pauses`. Here all of
+it becomes minute bars: the returns of the minutes are led from the day's open to its close;
+volume, volatility and spread are high at both ends of the day and follow each other; the day
+begins and ends with an auction. Numbers are addressed, not drawn in order
+(:mod:`pipelines.exchange.noise`): a symbol moves the same in whatever company it is played.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from typing import Any
 
 import numpy as np
 
 from pipelines import calendar
 from pipelines.errors import ConfigError
 from pipelines.events import DAY_NS, MINUTE_NS
-from pipelines.exchange import noise
-from pipelines.exchange.market import Block, Session, needed_trades
+from pipelines.exchange import news, noise, pauses
+from pipelines.exchange.factors import Factors, levels
+from pipelines.exchange.market import Block, Session, needed_trades, quoting
 from pipelines.exchange.noise import Floats, Ints
+from pipelines.exchange.pauses import on_tick, tick_of
 from pipelines.exchange.profiles import profile
 
 BASE_DATE = date(2000, 1, 3)
@@ -30,14 +33,12 @@ BASE_DATE = date(2000, 1, 3)
 SESSIONS_AHEAD = 504
 """Sessions that are announced by default: two years of trading."""
 
-MARKET_VOLATILITY = 0.009
-"""Standard deviation of the market factor's daily log return."""
-
-_PULL = 0.005
-"""Part of the distance to the profile's price that is closed each day."""
+OPENING_PART, CLOSING_PART, REOPENING_PART = 0.012, 0.08, 0.004
+"""Shares of the auctions over those of a typical day."""
 
 _CACHED_BLOCKS = 64
-_DAY, _DAY_VOL, _MINUTE, _MINUTE_VOL, _JUMP, _RANGE, _VOLUME, _COUNT = range(8)
+_RANGE, _VOLUME, _COUNT, _OPEN, _SPREAD, _AUCTION = range(16, 22)
+_PAIR = np.arange(2)
 
 
 class SyntheticMarket:
@@ -48,10 +49,15 @@ class SyntheticMarket:
         seed: Seed of every number.
         start_date: First day to play.
         max_sessions: Sessions to play.
-        trades_per_minute: Mean number of trades per symbol and minute.
+        trades_per_minute: Mean number of trades per symbol and minute. It stays the same all day:
+            it is a load that somebody asked for; the day's shape is in the sizes.
+        profiles: Fields of profiles that differ, as
+            :func:`~pipelines.exchange.profiles.read_profiles` gives them.
+        news_drift_bps: How far a price drifts in the quarter of an hour after an item of news of
+            full sentiment; 0: news means nothing.
 
     Raises:
-        ConfigError: The start lies before :data:`BASE_DATE`.
+        ConfigError: The start lies before :data:`BASE_DATE`, or a profile makes no sense.
     """
 
     mode = "synthetic"
@@ -64,22 +70,24 @@ class SyntheticMarket:
         start_date: date,
         max_sessions: int = SESSIONS_AHEAD,
         trades_per_minute: float = 40.0,
+        profiles: Mapping[str, Mapping[str, Any]] | None = None,
+        news_drift_bps: float = 0.0,
     ) -> None:
         if start_date <= BASE_DATE:
             raise ConfigError(f"exchange start_date={start_date}: must be after {BASE_DATE}")
         self.name = "synthetic"
         self.symbols = tuple(symbols)
+        self.profiles = tuple(profile(symbol, profiles) for symbol in symbols)
         self._start_date = start_date
         self._max_sessions = max_sessions
         self._trades_per_minute = trades_per_minute
-        known = [profile(symbol) for symbol in symbols]
-        self._price = np.array([p.price_usd for p in known])
-        self._beta = np.array([p.beta for p in known])
-        self._own = np.array([p.own_volatility for p in known])
-        self._shares = np.array([p.daily_shares for p in known])
+        self._price = np.array([p.price_usd for p in self.profiles])
+        self._shares = np.array([p.daily_shares for p in self.profiles])
         self._keys = noise.keys(seed, *symbols)
-        self._market_key = noise.keys(seed, "(market)")
-        self._levels = np.zeros((0, len(known)))
+        self._news = news.Newsroom(self.symbols, self.profiles, seed=seed, drift_bps=news_drift_bps)
+        self._factors = Factors(symbols, self.profiles, seed=seed)
+        self._days = self._factors.days(1, np.zeros(1, dtype=np.bool_))
+        self._levels = np.zeros((0, 2, len(self.symbols)))
         self._blocks: OrderedDict[Session, Block] = OrderedDict()
 
     def playable(self) -> tuple[Session, ...]:
@@ -103,6 +111,10 @@ class SyntheticMarket:
             )
         return tuple(s for s in found if s[1] > start_ns and s[0] <= end_ns)
 
+    def news(self, session: Session) -> list[news.Item]:
+        """The news of one session, in order of time."""
+        return self._news.of_session(session, day=_number(session[0]))
+
     def block(self, session: Session) -> Block:
         """The bars of one session."""
         block = self._blocks.get(session)
@@ -118,98 +130,101 @@ class SyntheticMarket:
         opens, closes = session
         minutes = (closes - opens) // MINUTE_NS
         starts = opens + np.arange(minutes, dtype=np.int64) * MINUTE_NS
-        shape = (len(self.symbols), minutes)
         address = starts // MINUTE_NS
 
-        moves, ratio = self._minute_returns(address)
-        first, last = self._open_and_close(opens)
-        variance = np.broadcast_to(_u_shape(minutes) ** 2, shape)
-        weight = variance / variance.sum(axis=1, keepdims=True)
-        moves += weight * (np.log(last / first) - moves.sum(axis=1))[:, None]
-        close = np.round(first[:, None] * np.exp(np.cumsum(moves, axis=1)), 2)
-        jump = noise.at(self._stream(_JUMP), address) % np.uint64(3)
-        open_ = np.empty(shape)
-        open_[:, 0] = np.round(first, 2)
-        open_[:, 1:] = np.round(close[:, :-1] + 0.01 * (jump[:, 1:].astype(np.float64) - 1.0), 2)
+        path, moves, volatility = self._path(session, address)
+        path, bands, paused = pauses.find(path)
+        close = on_tick(path[:, 1:])
+        opened = np.concatenate((on_tick(path[:, :1]), close[:, :-1]), axis=1)
+        step = noise.at(self._stream(_OPEN), address) % np.uint64(3)
+        opened[:, 1:] += (tick_of(opened) * (step.astype(np.float64) - 1.0))[:, 1:]
+        opened = on_tick(opened)
 
-        typical = self._volatility()[:, None] / np.sqrt(minutes) * ratio
+        typical = self._factors.daily_volatility[:, None] / np.sqrt(minutes) * volatility
         reach = -np.log(noise.uniform(noise.at(self._stream(_RANGE), address)[..., None], _PAIR))
-        high = np.maximum(open_, close) * np.exp(0.35 * typical * reach[..., 0])
-        low = np.minimum(open_, close) * np.exp(-0.35 * typical * reach[..., 1])
-        high = np.maximum(np.round(high, 2), np.maximum(open_, close))
-        low = np.minimum(np.round(low, 2), np.minimum(open_, close))
+        high = np.maximum(opened, close) * np.exp(0.3 * typical * reach[..., 0])
+        low = np.minimum(opened, close) * np.exp(-0.3 * typical * reach[..., 1])
+        high = np.maximum(np.minimum(on_tick(high), bands.high), np.maximum(opened, close))
+        low = np.minimum(np.maximum(on_tick(low), bands.low), np.minimum(opened, close))
 
-        activity = 1.0 + 0.6 * np.minimum(np.abs(moves) / typical, 4.0)
-        lot = np.exp(0.35 * noise.normal(self._stream(_VOLUME), address)) * activity / 1.6
-        volume = (self._shares / minutes)[:, None] * _u_shape(minutes) * lot
+        activity = (0.4 + 0.6 * np.minimum(np.abs(moves) / typical, 5.0)) * volatility**0.5
+        lot = np.exp(0.4 * noise.normal(self._stream(_VOLUME), address) - 0.08) * activity
+        part = 1.0 - OPENING_PART - CLOSING_PART
+        volume = part * (self._shares / minutes)[:, None] * _volume_shape(minutes) * lot
         spread = 0.8 + 0.4 * noise.uniform(self._stream(_COUNT), address)
         count = np.round(self._trades_per_minute * spread).astype(np.int64)
-        trades = np.maximum(count, needed_trades(open_, high, low, close))
+        trades = np.maximum(count, needed_trades(opened, high, low, close))
         shares = np.maximum(np.round(volume).astype(np.int64), trades)
-        return Block(session, starts, open_, high, low, close, shares, trades)
+        opening, closing = self._auctions(address, paused)
+        shares += opening + closing
+        for pause in paused:
+            for column in (opened, high, low, close, shares, trades):
+                column[pause.row, pause.first : pause.reopens] = 0
+        noisy = np.exp(0.2 * noise.normal(self._stream(_SPREAD), address))
+        spread_bps, depth = quoting(self.profiles, volatility * noisy)
+        return Block(
+            session, starts, opened, high, low, close, shares, trades,
+            spread_bps=spread_bps, depth=depth, opening=opening, closing=closing,
+            bands=bands, pauses=tuple(paused),
+        )  # fmt: skip
+
+    def _path(self, session: Session, address: Ints) -> tuple[Floats, Floats, Floats]:
+        """Price at the open and after each minute, log returns, volatility of each minute.
+
+        The first has shape ``(S, M + 1)``, the others ``(S, M)``.
+        """
+        minutes, number = len(address), _number(session[0])
+        if number >= len(self._levels):
+            self._extend(number + 366)
+        shape = _volatility_shape(minutes)
+        moves, volatility = self._factors.minutes(address, day=number, shape=shape)
+        first, last = self._levels[number]
+        jump, at = self._days.jump[:, number], self._days.jump_at[:, number]
+        drift = self._news.drift(session, day=number)
+        weight = shape**2 / np.sum(shape**2)
+        missing = last - first - jump - drift.sum(axis=1) - moves.sum(axis=1)
+        moves += weight * missing[:, None] + drift
+        moves[np.arange(len(jump)), (at * minutes).astype(np.int64)] += jump
+        walked = np.concatenate((np.zeros((len(jump), 1)), np.cumsum(moves, axis=1)), axis=1)
+        return (self._price * np.exp(first))[:, None] * np.exp(walked), moves, volatility
+
+    def _auctions(self, address: Ints, paused: Sequence[pauses.Pause]) -> tuple[Ints, Ints]:
+        """Shares of the auction at the beginning and at the end of each minute, mostly 0."""
+        lot = np.exp(0.3 * noise.normal(self._stream(_AUCTION), address)) * self._shares[:, None]
+        opening = np.zeros(lot.shape, dtype=np.int64)
+        closing = np.zeros(lot.shape, dtype=np.int64)
+        opening[:, 0] = np.round(OPENING_PART * lot[:, 0])
+        closing[:, -1] = np.round(CLOSING_PART * lot[:, -1])
+        for pause in paused:
+            opening[pause.row, pause.reopens] = round(
+                REOPENING_PART * float(lot[pause.row, pause.reopens])
+            )
+        return opening, closing
 
     def _stream(self, purpose: int) -> noise.Keys:
         return noise.at(self._keys, purpose)[:, None]
 
-    def _volatility(self) -> Floats:
-        """Daily standard deviation of each symbol, shape ``(S,)``."""
-        total: Floats = np.sqrt((self._beta * MARKET_VOLATILITY) ** 2 + self._own**2)
-        return total
-
-    def _minute_returns(self, address: Ints) -> tuple[Floats, Floats]:
-        """Log returns before bridging, and volatility over typical, both ``(S, M)``."""
-        minutes = len(address)
-        shape = _u_shape(minutes)
-        market_key = noise.at(self._market_key, _MINUTE)[:, None]
-        cluster = np.exp(0.4 * _smooth(self._stream(_MINUTE_VOL), address))
-        market = MARKET_VOLATILITY * noise.normal(market_key, address)
-        own = self._own[:, None] * noise.normal(self._stream(_MINUTE), address)
-        scale = shape / np.sqrt(minutes)
-        return (self._beta[:, None] * market + own * cluster) * scale, shape * cluster
-
-    def _open_and_close(self, opens_ns: int) -> tuple[Floats, Floats]:
-        """First and last price of the session that opens then, before rounding, ``(S,)``."""
-        number = (_day(opens_ns) - BASE_DATE).days
-        if number >= len(self._levels):
-            self._levels = self._chain(number + 366)
-        before, after = self._levels[number - 1], self._levels[number]
-        return self._price * np.exp(before + 0.3 * (after - before)), self._price * np.exp(after)
-
-    def _chain(self, days: int) -> Floats:
-        """Log distance of the close of each civil day to the profile's price, ``(days, S)``."""
-        day = np.arange(days)
-        trading = (day + BASE_DATE.weekday()) % 7 < 5
-        market_key, keys = noise.at(self._market_key, _DAY)[:, None], self._stream(_DAY)
-        mood = np.exp(0.35 * _smooth(noise.at(self._market_key, _DAY_VOL)[:, None], day))
-        market = MARKET_VOLATILITY * mood * noise.normal(market_key, day)
-        own = self._own[:, None] * noise.normal(keys, day)
-        steps = ((self._beta[:, None] * market + own) * trading).T
-        keep = np.where(trading, 1.0 - _PULL, 1.0)
-        levels = np.zeros_like(steps)
-        level = np.zeros(len(self.symbols))
-        for i in range(days):
-            level = level * keep[i] + steps[i]
-            levels[i] = level
-        return levels
+    def _extend(self, count: int) -> None:
+        """Make the daily chain of so many civil days."""
+        trading = (np.arange(count) + BASE_DATE.weekday()) % 7 < 5
+        self._days = self._factors.days(count, trading)
+        drift = self._news.drift_of_days(count) * trading
+        self._levels = levels(self._days, drift, trading)
 
 
-_PAIR = np.arange(2)
-
-
-def _u_shape(minutes: int) -> Floats:
-    """Activity of each minute of a session, mean 1: high at both ends, shape ``(minutes,)``."""
+def _volatility_shape(minutes: int) -> Floats:
+    """Volatility of each minute of a session, mean square 1: a U that leans to the left."""
     x = (np.arange(minutes) + 0.5) / minutes
-    shape = 0.6 + 1.6 * np.exp(-x / 0.06) + 0.3 * (2 * x - 1) ** 4 + 0.9 * np.exp(-(1 - x) / 0.04)
-    result: Floats = shape / shape.mean()
+    shape = 0.75 + 0.9 * np.exp(-x / 0.04) + 0.6 * np.exp(-x / 0.2) + 0.35 * np.exp(-(1 - x) / 0.1)
+    result: Floats = shape / np.sqrt(np.mean(shape**2))
     return result
 
 
-def _smooth(keys: noise.Keys, address: Ints) -> Floats:
-    """Slowly changing noise, about standard normal: values 15 addresses apart, interpolated."""
-    knot, part = np.divmod(address, 15)
-    near, far = noise.normal(keys, knot), noise.normal(keys, knot + 1)
-    x = part / 15.0
-    result: Floats = (near * (1 - x) + far * x) / np.sqrt((1 - x) ** 2 + x**2)
+def _volume_shape(minutes: int) -> Floats:
+    """Volume of each minute of a session without the auctions, mean 1."""
+    x = (np.arange(minutes) + 0.5) / minutes
+    shape = 0.6 + 1.0 * np.exp(-x / 0.08) + 0.3 * (2 * x - 1) ** 4 + 1.2 * np.exp(-(1 - x) / 0.06)
+    result: Floats = shape / shape.mean()
     return result
 
 
@@ -217,6 +232,11 @@ def _sessions_of_year(year: int, first: date, last: date) -> list[Session]:
     """Sessions of one year between two days: the calendar of a whole year is made once."""
     whole = calendar.sessions(date(year, 1, 1), date(year, 12, 31))
     return [s for s in whole if first <= _day(s[0]) <= last]
+
+
+def _number(ns: int) -> int:
+    """Number of a civil day since the base date."""
+    return (_day(ns) - BASE_DATE).days
 
 
 def _day(ns: int) -> date:

@@ -16,23 +16,35 @@ import numpy as np
 from pipelines.events import MINUTE_NS
 from pipelines.exchange import noise
 from pipelines.exchange.market import Block
+from pipelines.exchange.moments import QUANTUM_NS
 from pipelines.exchange.noise import Floats, Ints, Keys
-
-SPREAD_BPS = 1.5
-"""Typical quoted spread; at least one tick."""
+from pipelines.exchange.pauses import tick_of
 
 ROUND_LOT = 100
 """Shares; a smaller trade is an odd lot."""
-
-_QUANTUM_NS = 1024
-"""Times of one symbol are multiples of this plus the symbol's index: so all of them differ."""
 
 _PATH, _SIZE, _TIME, _QUOTE, _SHAPE = range(5)
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Bars as flat columns, shape ``(B,)`` each; ``symbol`` is an index, ``key`` its noise key."""
+    """Bars as flat columns, shape ``(B,)`` each.
+
+    Args:
+        symbol: Row of the symbol.
+        key: Its noise key of this minute.
+        start_ns: Start of the minute.
+        open: USD, like the next three.
+        high: Highest price.
+        low: Lowest price.
+        close: Last price.
+        volume: Shares, those of auctions included.
+        trades: How many.
+        spread_bps: Typical quoted spread.
+        depth: Typical shares at the best bid and ask.
+        opening: Shares of an auction that is the first trade, or 0.
+        closing: Shares of an auction that is the last trade, or 0.
+    """
 
     symbol: Ints
     key: Keys
@@ -43,6 +55,10 @@ class Bars:
     close: Floats
     volume: Ints
     trades: Ints
+    spread_bps: Floats
+    depth: Floats
+    opening: Ints
+    closing: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,8 @@ def bars_of(block: Block, keys: Keys, columns: slice) -> Bars:
     """
     symbol, minute = np.nonzero(block.present[:, columns])
     start_ns = block.starts_ns[columns][minute]
+    nothing = np.zeros(len(symbol), dtype=np.int64)
+    opening, closing = block.opening, block.closing
     return Bars(
         symbol=symbol.astype(np.int64),
         key=noise.at(keys[symbol], start_ns // MINUTE_NS),
@@ -100,6 +118,10 @@ def bars_of(block: Block, keys: Keys, columns: slice) -> Bars:
         close=block.close[:, columns][symbol, minute],
         volume=block.volume[:, columns][symbol, minute],
         trades=block.trades[:, columns][symbol, minute],
+        spread_bps=block.spread_bps[:, columns][symbol, minute],
+        depth=block.depth[:, columns][symbol, minute],
+        opening=nothing if opening is None else opening[:, columns][symbol, minute],
+        closing=nothing if closing is None else closing[:, columns][symbol, minute],
     )
 
 
@@ -117,9 +139,12 @@ def walk(bars: Bars, *, width: int) -> Trades:
     weight = 0.05 - np.log(noise.uniform(noise.at(bars.key, _SIZE)[:, None], index))
     share = np.cumsum(np.where(index < count, weight, 0.0), axis=1)
     share /= share[:, -1:]
-    spare = np.maximum(bars.volume - bars.trades, 0)[:, None]
+    ordinary = bars.volume - bars.opening - bars.closing
+    spare = np.maximum(ordinary - bars.trades, 0)[:, None]
     edges = np.floor(share * spare).astype(np.int64)
-    size = np.diff(edges, axis=1, prepend=0) + (index < np.minimum(count, bars.volume[:, None]))
+    size = np.diff(edges, axis=1, prepend=0) + (index < np.minimum(count, ordinary[:, None]))
+    size[:, 0] += bars.opening
+    size[np.arange(len(size)), bars.trades - 1] += bars.closing
     notional = np.sum(price * size, axis=1)
     vwap = np.where(bars.volume > 0, notional / np.maximum(bars.volume, 1), bars.close)
     # Rounding must not lift it out of the bar.
@@ -155,17 +180,12 @@ def _path(bars: Bars, index: Ints) -> Floats:
     )
     wiggle = noise.uniform(noise.at(bars.key, _PATH)[:, None], index) - 0.5
     path += wiggle * (0.4 * (h - low))[:, None]
-    tick = _tick(o)[:, None]
+    tick = tick_of(o)[:, None]
     path = np.clip(np.round(np.round(path / tick) * tick, 6), low[:, None], h[:, None])
     path = np.where(k == a, e1, np.where(k == b, e2, path))
     path = np.where(k == last, end, path)
     path[:, 0] = o
     return path
-
-
-def _tick(price: Floats) -> Floats:
-    """Smallest price step, USD: a cent, below a dollar a hundredth of it (Regulation NMS 612)."""
-    return np.where(price < 1.0, 0.0001, 0.01)
 
 
 def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
@@ -179,20 +199,21 @@ def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
     time_ns = _times(bars, width)
     quote = noise.at(noise.at(bars.key, _QUOTE)[:, None], np.arange(width))
     price = trades.price
-    tick = _tick(bars.open)[:, None]
-    typical = np.maximum(bars.open * SPREAD_BPS / 1e4 / tick[:, 0] - 1.0, 0.0)[:, None]
+    tick = tick_of(bars.open)[:, None]
+    typical = np.maximum(bars.open * bars.spread_bps / 1e4 / tick[:, 0] - 1.0, 0.0)[:, None]
+    lots = np.clip(bars.depth / ROUND_LOT, 0.0, 1e6)[:, None]
 
     columns = np.zeros((rows, width, 3, 4))  # per trade: quote, trade, quote; each four numbers
     buys = (quote & np.uint64(1)).astype(bool)
-    for slot, shift in ((0, 1), (2, 25)):
+    for slot, shift in ((0, 1), (2, 31)):
         part = quote >> np.uint64(shift)
         draw = ((part & np.uint64(0xFFFF)).astype(np.float64) + 0.5) / 65536.0
         spread = (1.0 + np.floor(-np.log(draw) * typical)) * tick
         at_ask = buys if slot == 0 else ~buys
         bid = np.where(at_ask, np.maximum(np.round(price - spread, 6), 0.0), price)
         ask = np.where(at_ask, price, np.round(price + spread, 6))
-        bid_size = 100.0 * (1.0 + ((part >> np.uint64(16)) & np.uint64(15)).astype(np.float64))
-        ask_size = 100.0 * (1.0 + ((part >> np.uint64(20)) & np.uint64(15)).astype(np.float64))
+        bid_size = ROUND_LOT * (1.0 + np.floor(lots * _exponential((part >> _S16) & _M7)))
+        ask_size = ROUND_LOT * (1.0 + np.floor(lots * _exponential((part >> _S23) & _M7)))
         columns[:, :, slot, 0], columns[:, :, slot, 1] = bid, bid_size
         columns[:, :, slot, 2], columns[:, :, slot, 3] = ask, ask_size
     columns[:, :, 1, 0], columns[:, :, 1, 1] = price, trades.size
@@ -216,6 +237,16 @@ def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
     )
 
 
+_S16, _S23, _M7 = (np.array(n, dtype=np.uint64) for n in (16, 23, 127))
+_QUANTILES = -np.log((np.arange(128) + 0.5) / 128)
+
+
+def _exponential(bits: Keys) -> Floats:
+    """Exponential numbers of mean 1 out of seven bits."""
+    result: Floats = _QUANTILES[bits.astype(np.int64)]
+    return result
+
+
 def _makes_price(bars: Bars, price: Floats) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which trades are the first, the last or at an extreme of their bar; ``(B, K)``."""
     index = np.arange(price.shape[1])
@@ -233,7 +264,7 @@ def _times(bars: Bars, width: int) -> Ints:
     gap = -np.log(noise.uniform(noise.at(bars.key, _TIME)[:, None], slots))
     place = np.cumsum(np.where(slots <= used, gap, 0.0), axis=1)
     place = (place / place[:, -1:])[:, :-1]
-    quanta = MINUTE_NS // _QUANTUM_NS
+    quanta = MINUTE_NS // QUANTUM_NS
     steps = np.floor(place * (quanta - used - 2)).astype(np.int64) + slots[:-1] + 1
-    times: Ints = bars.start_ns[:, None] + steps * _QUANTUM_NS + bars.symbol[:, None]
+    times: Ints = bars.start_ns[:, None] + steps * QUANTUM_NS + bars.symbol[:, None]
     return times

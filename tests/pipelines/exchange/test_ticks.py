@@ -25,14 +25,19 @@ def bars(draw: st.DrawFn) -> ticks.Bars:
         need = int(needed_trades(*(np.array([x]) for x in (o, high, low, c)))[0])
         trades = draw(st.integers(need, WIDTH))
         volume = draw(st.integers(1, 10_000_000) if trades == need else st.integers(trades, 10**8))
-        rows.append((o, high, low, c, volume, trades))
-    o, h, low_, c, v, n = (np.array(x) for x in zip(*rows, strict=True))
+        auction = draw(st.sampled_from([0, 1, 50_000]))
+        first, last = draw(st.sampled_from([(0, 0), (auction, 0), (0, auction), (7, auction)]))
+        rows.append((o, high, low, c, volume + first + last, trades, first, last))
+    o, h, low_, c, v, n, first, last = (np.array(x) for x in zip(*rows, strict=True))
     seed = draw(st.integers(0, 1000))
     return ticks.Bars(
         symbol=np.arange(count),
         key=noise.keys(seed, *(str(i) for i in range(count))),
         start_ns=np.full(count, 29_000_000 * MINUTE_NS),
         open=o, high=h, low=low_, close=c, volume=v, trades=n,
+        spread_bps=np.full(count, draw(st.sampled_from([0.3, 3.0, 100.0]))),
+        depth=np.full(count, draw(st.sampled_from([1.0, 500.0, 1e9]))),
+        opening=first, closing=last,
     )  # fmt: skip
 
 
@@ -47,7 +52,10 @@ def test_walk_any_bar_touches_its_prices_and_sums_to_its_volume(made: ticks.Bars
         assert prices.max() == made.high[i]
         assert prices.min() == made.low[i]
         assert sizes.sum() == made.volume[i]
-        assert (sizes >= (1 if made.volume[i] >= n else 0)).all()
+        ordinary = made.volume[i] - made.opening[i] - made.closing[i]
+        assert (sizes >= (1 if ordinary >= n else 0)).all()
+        assert prices.size and sizes[0] >= made.opening[i]
+        assert sizes[-1] >= made.closing[i]
         assert not walked.size[i, n:].any()
         assert made.low[i] <= walked.vwap[i] <= made.high[i]
 
