@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from pipelines.lake.dirty import Dirty
 from pipelines.lake.files import FileInfo
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import ARCHIVE_STATE, TIME
@@ -45,7 +46,8 @@ class Totals:
         undecodable: Kinesis records that were no record of ours (a row each in ``quarantine``,
             not counted in ``quarantined``: nobody knows how many messages they held).
         streams_replaced: How often the stream was another one than before. What the old one held
-            and the archive had not read is lost; holes count it where its epoch goes on.
+            and the archive had not read is lost: gap rows say so.
+        not_revised: Dirty minutes that were left out because there were too many.
         by_table: Rows of each table.
     """
 
@@ -57,6 +59,7 @@ class Totals:
     gaps: int = 0
     undecodable: int = 0
     streams_replaced: int = 0
+    not_revised: int = 0
     by_table: Mapping[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,6 +83,10 @@ class ArchiveState:
         positions: Last sequence number of each of its shards that was read.
         files: The files of this batch by table.
         committed_ns: Wall time of the commit.
+        dirty: Bars that have to be looked at again.
+        closed: Per symbol the end of the last bar that came, market ns.
+        awaited: After the stream was replaced: per symbol that has not come yet the last moment
+            that the lake knew of it, market ns.
     """
 
     query_id: str = ""
@@ -90,6 +97,9 @@ class ArchiveState:
     positions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, Sequence[FileInfo]] = field(default_factory=dict)
     committed_ns: int = 0
+    dirty: Dirty = field(default_factory=Dirty)
+    closed: Mapping[str, int] = field(default_factory=dict)
+    awaited: Mapping[str, int] = field(default_factory=dict)
 
     def holds(self, query_id: str, batch_id: int) -> bool:
         """Whether a batch is in the lake already."""
@@ -103,6 +113,9 @@ class ArchiveState:
             "stream": self.stream,
             "positions": self.positions,
             "committed_ns": self.committed_ns,
+            "dirty": self.dirty.to_dict(),
+            "closed": self.closed,
+            "awaited": self.awaited,
         }
         files = {name: [f.to_dict() for f in infos] for name, infos in self.files.items()}
         at = pa.scalar(self.committed_ns // 1000, pa.timestamp("us")).cast(TIME)
@@ -132,6 +145,9 @@ class ArchiveState:
                 for name, infos in orjson.loads(row["files"]).items()
             },
             committed_ns=state["committed_ns"],
+            dirty=Dirty.from_dict(state.get("dirty", {})),  # older states know none of these
+            closed=state.get("closed", {}),
+            awaited=state.get("awaited", {}),
         )
 
 

@@ -11,106 +11,44 @@ get so far are orphans.
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import pyarrow as pa
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.kinesis.cursor import client_of, created_ms
 from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
-from pipelines.lake.archive_state import ArchiveState, Marks, Totals
+from pipelines.lake.archive_state import ArchiveState, Ranges, Totals
+from pipelines.lake.dirty import Dirty
 from pipelines.lake.files import FileInfo, write_files
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import ARCHIVE_STATE, RAW_TABLES, TABLES
 from pipelines.lake.writer import LakeWriter
 from pipelines.ports import KinesisConfig
+from pipelines.streaming import replaced
+from pipelines.streaming.archive_task import COUNTERS, Task
 from pipelines.streaming.config import StreamingConfig
-from pipelines.streaming.parse import Parser
 from pipelines.streaming.schemas import ARCHIVE, RESULT_SCHEMA, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import ARCHIVE_POOL
-from pipelines.workers import settle
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
     from pyspark.sql.streaming.query import StreamingQuery
 
-_FLUSH_ROWS = 400_000
-"""A task writes its files when it holds so many rows: bounds its memory."""
-
-_COUNTERS = ("stored", "duplicates", "quarantined", "gaps", "undecodable")
-
-_JSON = orjson.OPT_NON_STR_KEYS
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What an executor needs to archive its part of a batch.
-
-    Args:
-        lake_uri: The lake.
-        storage_options: Its credentials and endpoint.
-        marks: Last ``bseq`` seen of each epoch and bucket before this batch.
-        tag: Beginning of its files' names.
-    """
-
-    lake_uri: str
-    storage_options: Mapping[str, str] = field(repr=False)
-    marks: Marks
-    tag: str
-
-    def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """Archive one partition; yields one row of JSON (for ``mapInArrow``)."""
-        result = self.archive(batches)
-        yield pa.record_batch({"result": [orjson.dumps(result, option=_JSON).decode()]})
-        settle("archive")
-
-    def archive(self, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
-        """Parse the records, write the files, say what was done."""
-        parser = Parser(self.marks)
-        files: dict[str, list[dict[str, Any]]] = {}
-        positions: dict[str, str] = {}
-        for batch in batches:
-            data = batch.column("data").to_pylist()
-            arrivals = batch.column("arrival").cast(pa.int64()).to_pylist()
-            shards = batch.column("shard").to_pylist()
-            positions.update(zip(shards, batch.column("sequence").to_pylist(), strict=True))
-            for payload, arrival_us in zip(data, arrivals, strict=True):
-                parser.add(payload, arrival_ns=arrival_us * 1000)
-            if parser.rows >= _FLUSH_ROWS:
-                self._write(parser, files)
-        self._write(parser, files)
-        counts = parser.counts
-        return {
-            "files": files,
-            "positions": positions,
-            "accepted": parser.accepted(),
-            "records": counts.records,
-            **{name: getattr(counts, name) for name in _COUNTERS},
-        }
-
-    def _write(self, parser: Parser, files: dict[str, list[dict[str, Any]]]) -> None:
-        for name, rows in parser.take().items():
-            infos = write_files(
-                self.lake_uri,
-                TABLES[name],
-                rows,
-                tag=self.tag,
-                storage_options=self.storage_options,
-            )
-            files.setdefault(name, []).extend(info.to_dict() for info in infos)
 
 
 class Archive:
     """The driver's side: takes one batch after the other. One thread calls it.
+
+    But for :meth:`dirty` and :meth:`looked_at`, which another may call.
 
     Args:
         writer: The lake.
@@ -121,6 +59,8 @@ class Archive:
         self._writer = writer
         self._clock = clock
         self._generation = 0
+        self._lock = threading.Lock()
+        self._looked_at = Dirty()  # since the last commit
         self.state = ArchiveState()
         self.replaced = False  # whether the stream is another one than the lake knew
         self.last_batch_ms: float | None = None
@@ -153,8 +93,21 @@ class Archive:
                 )
             totals = self.state.totals
             totals = replace(totals, streams_replaced=totals.streams_replaced + self.replaced)
-            self.state = replace(self.state, stream=stream, positions={}, totals=totals)
+            awaited = replaced.last_of(self._query()) if self.replaced else {}
+            self.state = replace(
+                self.state, stream=stream, positions={}, totals=totals, awaited=awaited
+            )
         return self.state
+
+    def dirty(self) -> Dirty:
+        """The bars that have to be looked at again; of batches that are committed."""
+        with self._lock:
+            return self.state.dirty.minus(self._looked_at)
+
+    def looked_at(self, done: Dirty) -> None:
+        """Forget these; for good with the next commit, so that a crash looks at them once more."""
+        with self._lock:
+            self._looked_at = self._looked_at.plus(done)
 
     def process(self, frame: DataFrame, batch_id: int) -> None:
         """Archive a batch of the source's rows (for ``foreachBatch``); again is harmless.
@@ -168,14 +121,22 @@ class Archive:
         if query_id is None:
             raise LakeError("process() works inside foreachBatch only")
         if not self.state.holds(query_id, batch_id):
-            task = Task(
-                self._writer.uri,
-                self._writer.storage_options,
-                self.state.marks,
-                f"{ARCHIVE}-{batch_id}",
+            self.take(
+                partial(_run, frame, self.task(batch_id)), query_id=query_id, batch_id=batch_id
             )
-            self.take(partial(_run, frame, task), query_id=query_id, batch_id=batch_id)
         self.last_batch_ms = (time.perf_counter() - started) * 1000
+
+    def task(self, batch_id: int) -> Task:
+        """What the executors need for the next batch."""
+        state = self.state
+        return Task(
+            self._writer.uri,
+            self._writer.storage_options,
+            state.marks,
+            f"{ARCHIVE}-{batch_id}",
+            state.closed,
+            tuple(state.awaited),
+        )
 
     def take(
         self,
@@ -204,20 +165,39 @@ class Archive:
         if holes:
             _log.error("batch %d: %d records are missing by their counters", batch_id, holes)
         files: dict[str, list[FileInfo]] = {}
-        positions = dict(self.state.positions)
+        positions, closed = dict(self.state.positions), dict(self.state.closed)
+        first: dict[str, int] = {}
+        looked_at = self._looked_at
+        dirty, fresh = self.state.dirty.minus(looked_at), Dirty()
         for result in results:
             positions.update(result["positions"])
+            closed.update(result["closed"])
+            first |= {s: min(ns, first.get(s, ns)) for s, ns in result["first"].items()}
+            fresh = fresh.plus(Dirty.from_dict(result["dirty"]))
             for name, infos in result["files"].items():
                 files.setdefault(name, []).extend(FileInfo.from_dict(i) for i in infos)
+        lost = self._lost(first, accepted, batch_id)
+        files.setdefault("gaps", []).extend(lost)
+        dirty, left_out = dirty.plus(fresh).bounded()
+        if left_out:
+            _log.error("batch %d: %d dirty minutes are too many, never revised", batch_id, left_out)
+        totals = _add(self.state.totals, results, {k: v for k, v in files.items() if v}, holes)
         state = ArchiveState(
             query_id=query_id,
             batch_id=batch_id,
-            totals=_add(self.state.totals, results, files, holes),
+            totals=replace(
+                totals,
+                gaps=totals.gaps + sum(info.rows for info in lost),
+                not_revised=totals.not_revised + left_out,
+            ),
             marks=marks,
             stream=self.state.stream,
             positions=positions,
-            files=files,
+            files={name: infos for name, infos in files.items() if infos},
             committed_ns=self._clock(),
+            dirty=dirty,
+            closed=closed,
+            awaited={s: ns for s, ns in self.state.awaited.items() if s not in first},
         )
         added = self._writer.commit(
             ARCHIVE_STATE.name,
@@ -231,7 +211,8 @@ class Archive:
         if not added:  # an earlier attempt of ours got through without our knowing
             state = self._load()
         self._finish(state)
-        self.state = state
+        with self._lock:  # what was looked at meanwhile is still in the state
+            self.state, self._looked_at = state, self._looked_at.minus(looked_at).minus(fresh)
 
     def stats(self) -> dict[str, Any]:
         """The ledger's side of the archive, as JSON types; totals since the lake began."""
@@ -239,6 +220,7 @@ class Archive:
             **self.state.totals.to_dict(),
             "last_batch_ms": self.last_batch_ms,
             "last_commit_wall_ns": self.state.committed_ns or None,
+            "dirty": len(self.dirty()),
         }
 
     def _finish(self, state: ArchiveState) -> None:
@@ -252,8 +234,22 @@ class Archive:
                 query=ARCHIVE,
             )
 
+    def _lost(self, first: Mapping[str, int], accepted: Ranges, batch_id: int) -> list[FileInfo]:
+        """Files with the gaps that a replaced stream left in these symbols."""
+        rows = replaced.gap_rows(
+            self.state.awaited, first, complete=replaced.going_on(self.state.marks, accepted),
+            wall_ns=self._clock(),
+        )  # fmt: skip
+        return write_files(
+            self._writer.uri, TABLES["gaps"], rows, tag=f"{ARCHIVE}-{batch_id}",
+            storage_options=self._writer.storage_options,
+        )  # fmt: skip
+
     def _load(self) -> ArchiveState:
-        return archive_state.load(LakeQuery(self._writer.uri, self._writer.storage_options))
+        return archive_state.load(self._query())
+
+    def _query(self) -> LakeQuery:
+        return LakeQuery(self._writer.uri, self._writer.storage_options)
 
 
 def start(
@@ -323,7 +319,7 @@ def _add(
     files: Mapping[str, Sequence[FileInfo]],
     holes: int,
 ) -> Totals:
-    sums = {n: getattr(totals, n) + sum(r[n] for r in results) for n in _COUNTERS}
+    sums = {n: getattr(totals, n) + sum(r[n] for r in results) for n in COUNTERS}
     rows = dict(totals.by_table)
     for name, infos in files.items():
         rows[name] = rows.get(name, 0) + sum(info.rows for info in infos)

@@ -11,9 +11,11 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import Fenced, LakeError
+from pipelines.events import format_time_ns, parse_time_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
-from pipelines.streaming.archive import Archive, Task
+from pipelines.streaming.archive import Archive
+from pipelines.streaming.archive_task import Task
 
 STREAM = "market-data@1"
 
@@ -38,7 +40,7 @@ class Lake:
         query_id: str = "q1",
     ) -> None:
         def run(single: bool) -> list[Any]:
-            task = Task(self.uri, {}, archive.state.marks, "test")
+            task = archive.task(batch_id)
             groups = [list(parts)] if single else [[part] for part in parts]
             rows = [row for group in groups for row in task(group)]
             return [orjson.loads(row.column("result")[0].as_py()) for row in rows]
@@ -202,3 +204,73 @@ def test_task_that_cannot_reach_the_lake_fails(tape, rows_of, tmp_path):
     task = Task(str(tmp_path), {}, {}, "test")
     with pytest.raises((OSError, LakeError)):
         list(task([rows_of([tape.record(tape.trade())])]))
+
+
+def gaps(lake: Lake) -> list[dict[str, Any]]:
+    sql = "SELECT symbol, from_ns, to_ns, reason FROM gaps ORDER BY symbol"
+    return LakeQuery(lake.uri).sql(sql).to_pylist()
+
+
+def test_stream_made_anew_declares_a_gap_for_each_symbol_when_it_comes(lake, new_tape, rows_of):
+    old, new = new_tape("run-1"), new_tape("run-2")
+    last = {s: parse_time_ns(old.trade(s)["t"]) for s in ("SPY", "KO")}
+    new._ns = old._ns + 10_000_000_000
+    before = [old.record(old.trade(s, t=format_time_ns(ns)), symbol=s) for s, ns in last.items()]
+    lake.take(lake.archive(), [rows_of(before)], batch_id=0)
+    archive = lake.archive(stream="market-data@2")
+    first = {}
+    for batch_id, symbol in enumerate(("SPY", "KO", "KO")):  # over a restart, and only once
+        trade = new.trade(symbol)
+        first.setdefault(symbol, parse_time_ns(trade["t"]))
+        lake.take(
+            archive, [rows_of([new.record(trade, symbol=symbol)])], batch_id=batch_id, query_id="q2"
+        )
+        archive = lake.archive(stream="market-data@2")
+    assert gaps(lake) == [
+        {"symbol": s, "from_ns": last[s], "to_ns": first[s], "reason": "stream_replaced"}
+        for s in ("KO", "SPY")
+    ]
+    assert archive.state.totals.gaps == 2
+    assert archive.state.awaited == {}
+
+
+def test_stream_made_anew_that_goes_on_with_the_next_record_declares_no_gap(lake, tape, rows_of):
+    lake.take(lake.archive(), [rows_of([tape.record(tape.trade())])], batch_id=0)
+    archive = lake.archive(stream="market-data@2")
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=0, query_id="q2")
+    assert gaps(lake) == []
+    assert archive.state.awaited == {}
+
+
+def test_backfilled_trade_that_is_stored_already_goes_to_quarantine(lake, tape, rows_of):
+    archive = lake.archive()
+    known, other = tape.trade(i=1), tape.trade(i=2)
+    lake.take(archive, [rows_of([tape.record(known)])], batch_id=0)
+    again = [known | {"bf": True}, other | {"bf": True}, other | {"bf": True}, tape.trade(i=1)]
+    lake.take(archive, [rows_of([tape.record(*again)])], batch_id=1)
+    sql = "SELECT trade_id, backfilled FROM trades ORDER BY event_time"
+    found = [tuple(row.values()) for row in LakeQuery(lake.uri).sql(sql).to_pylist()]
+    assert found == [(1, False), (2, True), (1, False)]
+    sql = "SELECT reason, symbol, payload FROM quarantine"
+    quarantined = LakeQuery(lake.uri).sql(sql).to_pylist()
+    assert {row["reason"] for row in quarantined} == {"duplicate_trade"}
+    assert (archive.state.totals.stored, archive.state.totals.quarantined) == (3, 2)
+
+
+def test_dirty_bars_stay_until_they_were_looked_at_and_that_was_committed(lake, tape, rows_of):
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.bar(), tape.trade())])], batch_id=0)
+    dirty = archive.dirty()
+    assert len(dirty) == 1
+    assert lake.archive().dirty() == dirty
+    archive = lake.archive()
+    archive.looked_at(dirty)
+    assert len(archive.dirty()) == 0
+    assert lake.archive().dirty() == dirty  # not committed yet
+    archive = lake.archive()
+    archive.looked_at(dirty)
+    lake.take(archive, [rows_of([tape.record(tape.quote())])], batch_id=1)
+    assert len(lake.archive().dirty()) == 0
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=2)
+    assert archive.dirty() == dirty  # dirty once more, by what was closed two batches before

@@ -1,0 +1,105 @@
+"""Gap rows for what a stream held that was replaced before the archive had read it all.
+
+Nobody knows how much that was. So for each symbol a gap is declared from the last that the lake
+holds of it to the first that the new stream brings, when it brings it; except where the new stream
+goes on with the record after the last one that the lake holds: then nothing was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.events import MINUTE_NS, bucket_of
+from pipelines.lake.archive_state import Marks, Ranges
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.tables import TABLES, TIME
+
+REASON = "stream_replaced"
+
+_ENDS_NS = {"trades": 0, "quotes": 0, "bars": MINUTE_NS}
+"""Tables with market time, and what lies between it and the time at which a row is known."""
+
+_LAST = """
+    SELECT symbol, max(ns) AS ns FROM (
+        SELECT symbol, max(event_time_ns) AS ns FROM trades GROUP BY symbol
+        UNION ALL SELECT symbol, max(event_time_ns) FROM quotes GROUP BY symbol
+        UNION ALL SELECT symbol, max(event_time_ns) + $minute FROM bars GROUP BY symbol
+    ) GROUP BY symbol
+"""
+
+
+def last_of(query: LakeQuery) -> dict[str, int]:
+    """The newest moment that the lake knows of each symbol, market ns.
+
+    Raises:
+        LakeError: The lake cannot be read.
+    """
+    rows = query.sql(_LAST, {"minute": MINUTE_NS}).to_pylist()
+    return {row["symbol"]: row["ns"] for row in rows}
+
+
+def first_of(tables: Mapping[str, pa.Table], symbols: Iterable[str]) -> dict[str, int]:
+    """The first moment of each of these symbols in rows that were just parsed, market ns."""
+    wanted = pa.array(list(symbols), pa.string())
+    found: dict[str, int] = {}
+    for name, later_ns in _ENDS_NS.items():
+        rows = tables.get(name)
+        if rows is None:
+            continue
+        live = pc.invert(pc.fill_null(rows["backfilled"], False))
+        rows = rows.filter(pc.and_(pc.is_in(rows["symbol"], value_set=wanted), live))
+        first = rows.group_by("symbol").aggregate([("event_time_ns", "min")])
+        for symbol, ns in zip(
+            first["symbol"].to_pylist(), first["event_time_ns_min"].to_pylist(), strict=True
+        ):
+            found[symbol] = min(found.get(symbol, ns + later_ns), ns + later_ns)
+    return found
+
+
+def going_on(marks: Marks, accepted: Ranges) -> set[int]:
+    """Buckets whose next record came: nothing of them was lost.
+
+    >>> sorted(going_on({"e": {1: 5, 2: 5}}, {"e": {1: [(6, 9)], 2: [(7, 7)]}, "f": {3: [(1, 1)]}}))
+    [1]
+    """
+    return {
+        bucket
+        for epoch, buckets in accepted.items()
+        for bucket, ranges in buckets.items()
+        if ranges
+        and marks.get(epoch, {}).get(bucket, 0) == ranges[0][0] - 1
+        and bucket in marks.get(epoch, {})
+    }
+
+
+def gap_rows(
+    awaited: Mapping[str, int], first: Mapping[str, int], *, complete: set[int], wall_ns: int
+) -> pa.Table:
+    """Rows of ``gaps`` for the symbols that have come.
+
+    Args:
+        awaited: Per symbol the last moment before, market ns.
+        first: Per symbol the first moment after.
+        complete: Buckets of which nothing was lost.
+        wall_ns: Now.
+    """
+    schema = TABLES["gaps"].schema
+    rows: list[dict[str, Any]] = []
+    for symbol, to_ns in sorted(first.items()):
+        from_ns, bucket = awaited[symbol], bucket_of(symbol)
+        if from_ns >= to_ns or bucket in complete:
+            continue
+        begins, ends = (
+            pa.scalar(ns // 1000, pa.timestamp("us")).cast(TIME).as_py() for ns in (from_ns, to_ns)
+        )
+        rows.append(
+            dict.fromkeys(schema.names)
+            | {"symbol": symbol, "from_ns": from_ns, "to_ns": to_ns, "from_time": begins}
+            | {"to_time": ends, "reason": REASON, "backfilled": False, "bucket": bucket}
+            | {"received_at_ns": wall_ns, "date": ends.date()}
+        )
+    return pa.Table.from_pylist(rows, schema=schema)
