@@ -6,7 +6,7 @@ An adapter lives in the folder of its technology; tests bring their own.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, MutableSequence, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -173,6 +173,29 @@ class BatcherFactory(Protocol):
         rng: random.Random,
     ) -> RecordBatcher:
         """A batcher with nothing in it."""
+        ...
+
+
+class TickHistory(Protocol):
+    """Trades, quotes and bars of the past, for filling gaps."""
+
+    def pages(
+        self, kind: str, symbols: Sequence[str], *, start_ns: int, end_ns: int
+    ) -> Iterator[Sequence[Message]]:
+        """What the feed published in a time, as its messages, page by page.
+
+        Args:
+            kind: ``t``, ``q`` or ``b`` (minute bars, whose time is their start).
+            symbols: Whose.
+            start_ns: First market time.
+            end_ns: Last market time, included.
+
+        Yields:
+            Messages; each symbol's in order of time.
+
+        Raises:
+            FeedError: It cannot be had (now).
+        """
         ...
 
 

@@ -8,7 +8,7 @@ So whoever restarts knows, to the message, what is left to do.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,23 +78,26 @@ class Gap:
         """What it is known by."""
         return self.symbol, self.from_ns, self.to_ns
 
-    def missing(self, messages: Iterable[Message], kind: str) -> list[Message]:
-        """Those of a type's messages that lie inside and are not stored yet.
+    def begins_ns(self, kind: str) -> int:
+        """Effective time from which on messages of a type are missing."""
+        return self.done[kind].ns if kind in self.done else self.from_ns + 1
 
-        Args:
-            messages: All that the market's history has of its symbol, in order of time.
-            kind: Their type.
+    def missing(self, kind: str) -> Callable[[Message], bool]:
+        """A filter for the messages of its symbol and a type, all of them, in order of time.
+
+        Whether the next one lies inside and is not stored yet.
         """
-        done = self.done.get(kind)
-        after_ns, skip = (done.ns, done.at_ns) if done else (self.from_ns, 0)
-        out = []
-        for message in messages:
+        begins_ns, skip = self.begins_ns(kind), self.done[kind].at_ns if kind in self.done else 0
+
+        def is_missing(message: Message) -> bool:
+            nonlocal skip
             ns = effective_ns(message)
-            if ns == after_ns and skip and self.from_ns < ns:
+            if ns == begins_ns and skip:
                 skip -= 1
-            elif (ns > after_ns or (done and ns == after_ns)) and self.from_ns < ns < self.to_ns:
-                out.append(message)
-        return out
+                return False
+            return begins_ns <= ns < self.to_ns
+
+        return is_missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +145,9 @@ class Unfilled:
     def __len__(self) -> int:
         return len(self._gaps)
 
-    def __contains__(self, key: Key) -> bool:
-        return key in self._gaps
+    def get(self, key: Key) -> Gap | None:
+        """A gap as of now, if it still waits."""
+        return self._gaps.get(key)
 
     def gaps(self) -> list[Gap]:
         """All of them, as of now."""
