@@ -6,7 +6,7 @@ An adapter lives in the folder of its technology; tests bring their own.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -52,10 +52,23 @@ class KinesisConfig:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """One record to put: data and partition key."""
+    """One record to put.
+
+    Args:
+        key: Its partition key; of a record of market messages, its bucket.
+        data: Its data.
+        epoch: The run that made it, if it has a number.
+        bseq: Its number in (epoch, bucket).
+        n_messages: Messages in it, the producer's own included.
+        note: What the sealer noted.
+    """
 
     key: str
     data: bytes
+    epoch: str = ""
+    bseq: int = 0
+    n_messages: int = 0
+    note: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +94,28 @@ class RecordSink(Protocol):
 
         Raises:
             StreamError: Nothing is known; any of them may have been stored.
+        """
+        ...
+
+    def identity(self) -> str:
+        """Which stream it is: another text means that the stream was made anew, empty.
+
+        Empty when that cannot be known.
+
+        Raises:
+            StreamError: There is no such stream now, or nobody answered.
+        """
+        ...
+
+
+class StoredMarks(Protocol):
+    """Knows what the lake holds; so a producer need not send that again."""
+
+    def marks(self) -> Mapping[str, Mapping[int, int]]:
+        """Per epoch and bucket, the last record that the lake holds.
+
+        Raises:
+            LakeError: The lake cannot be read now.
         """
         ...
 
@@ -126,16 +161,37 @@ class Acked:
         bseq: Its number.
         n_bytes: Size of its data.
         note: What the sealer noted.
+        epoch: The run that made it.
     """
 
     bucket: int
     bseq: int
     n_bytes: int
     note: Any
+    epoch: str = ""
 
 
-class RecordBatcher(Protocol):
-    """Makes records of messages, in order; :class:`pipelines.kinesis.batching.Batcher` is one."""
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A sealed record whose data lies elsewhere, in a journal.
+
+    Args:
+        bucket: Its bucket.
+        epoch: The run that made it.
+        bseq: Its number.
+        n_messages: Messages in it, the producer's own included.
+        place: Where it lies, for whoever shelved it.
+    """
+
+    bucket: int
+    epoch: str
+    bseq: int
+    n_messages: int
+    place: tuple[int, int, int]
+
+
+class MessageQueues(Protocol):
+    """Takes messages, by bucket."""
 
     def queue(self, bucket: int) -> MutableSequence[Message]:
         """The queue of a bucket; always the same object, to append to."""
@@ -144,6 +200,31 @@ class RecordBatcher(Protocol):
     @property
     def unsent(self) -> int:
         """Messages that the stream does not hold for certain yet."""
+        ...
+
+
+class RecordBatcher(MessageQueues, Protocol):
+    """Makes records of messages, in order; :class:`pipelines.kinesis.batching.Batcher` is one."""
+
+    @property
+    def in_memory(self) -> int:
+        """Of these, the ones that are held in memory."""
+        ...
+
+    def wait_s(self, now_s: float) -> float | None:
+        """Seconds until records may be made again; ``None``: they may, at any message."""
+        ...
+
+    def spill(self, *, wall_ns: int, market_ns: int, everything: bool = False) -> list[Put]:
+        """Make records of what waits behind others, to be shelved and put later, in order."""
+        ...
+
+    def shelve(self, places: Sequence[Shelved]) -> None:
+        """Forget the data of records of :meth:`spill`: it is loaded when their turn comes."""
+        ...
+
+    def restore(self, records: Sequence[Shelved]) -> None:
+        """Put these records again before anything newer of their buckets."""
         ...
 
     def next_puts(
@@ -171,6 +252,7 @@ class BatcherFactory(Protocol):
         max_messages: int,
         max_bytes: int,
         rng: random.Random,
+        load: Callable[[Shelved], Put | None] | None = None,
     ) -> RecordBatcher:
         """A batcher with nothing in it."""
         ...

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ class ProducerState:
         positions: Per shard, a sequence number after which everything unaccounted for lies.
         bseqs: Per bucket (as text, it is a JSON key), the last stored record of this run.
         marks: Per symbol, the market time up to which it is accounted for, ns.
+        older: Per earlier run with records that the stream lacks, its ``bseqs``. A run that is
+            named nowhere has all its records on the stream.
+        stream: Which stream it was, or empty.
+        journaled: Whether every record of the run was written to the journal before it was put.
     """
 
     epoch: str
@@ -43,6 +47,14 @@ class ProducerState:
     positions: Mapping[str, str] = field(default_factory=dict)
     bseqs: Mapping[str, int] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
+    older: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    stream: str = ""
+    journaled: bool = False
+
+    def lanes(self) -> dict[str, dict[int, int]]:
+        """Per run and bucket, the last record that the stream holds."""
+        runs = {**self.older, self.epoch: self.bseqs}
+        return {run: {int(b): bseq for b, bseq in of.items()} for run, of in runs.items()}
 
 
 def load(path: Path) -> ProducerState | None:
@@ -84,14 +96,15 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         DataLoss: Records after a saved position are gone.
     """
     messages, records, n_bytes, gaps = state.messages, state.records, state.n_bytes, state.gaps
-    bseqs, marks = dict(state.bseqs), dict(state.marks)
+    runs = {run: dict(of) for run, of in {**state.older, state.epoch: state.bseqs}.items()}
+    marks = dict(state.marks)
     for data in tail.read_after(state.positions):
         try:
             record = codec.decode_record(data)
         except MalformedFrame:
             continue  # not ours
-        key = str(record.bucket)
-        if record.epoch != state.epoch or record.bseq <= bseqs.get(key, 0):
+        key, bseqs = str(record.bucket), runs.get(record.epoch)
+        if bseqs is None or record.bseq <= bseqs.get(key, 0):
             continue
         said = account(record.messages, record.market_ns)
         bseqs[key] = record.bseq
@@ -101,13 +114,13 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         gaps += said.n_gaps
         for symbol, until in said.marks.items():
             marks[symbol] = max(until, marks.get(symbol, until))
-    return ProducerState(
-        epoch=state.epoch,
+    return replace(
+        state,
         messages=messages,
         records=records,
         n_bytes=n_bytes,
         gaps=gaps,
-        positions=state.positions,
-        bseqs=bseqs,
+        bseqs=runs.pop(state.epoch),
+        older=runs,
         marks=marks,
     )

@@ -2,19 +2,21 @@
 
 PutRecords keeps no order among its entries and may store some of them and refuse others. So a
 bucket has at most one unacknowledged record; what failed is put again, byte for byte, before
-anything newer of its bucket. Nothing here blocks, sleeps or talks to anyone.
+anything newer of its bucket. Behind it stands the bucket's *backlog*: records that were sealed
+already (spilled to a journal, or left over by a killed run), and behind that what waits.
+Nothing here blocks, sleeps or talks to anyone, but for ``load``, which fetches a shelved record.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from pipelines import codec
 from pipelines.events import Message, Record, malformed
-from pipelines.ports import Acked, Put, PutResult, Sealer
+from pipelines.ports import Acked, Put, PutResult, Sealer, Shelved
 from pipelines.retry import delays
 
 MAX_PUT_RECORDS = 500
@@ -24,19 +26,21 @@ MAX_PUT_BYTES = 4_900_000
 MIN_RECORD_BYTES = 2000
 """A record limit below this could not hold the note about an oversized message."""
 
-RETRY_FIRST_S = 0.1
+RETRY_FIRST_S = 0.05
 RETRY_CAP_S = 5.0
 
+RECORDS_PER_S = 500
+"""Up to so many records a second messages do not linger: few messages, or few buckets, go at once.
 
-@dataclass(slots=True)
-class _Outstanding:
-    """A record that was made and is not acknowledged."""
+Beyond it, records grow instead of becoming more. A shard takes 1,000 records a second, and every
+record costs each of its readers something.
+"""
 
-    put: Put
-    bseq: int
-    n_messages: int
-    note: Any
-    sent: bool = False
+MAX_STRETCH = 8.0
+"""The linger grows up to so many times while shards throttle: fewer and larger records."""
+
+SPILL_MESSAGES = 4000
+"""Most messages of a record that is sealed to be shelved."""
 
 
 @dataclass(slots=True)
@@ -44,8 +48,16 @@ class _Bucket:
     """State of one bucket: what waits, and the one record that is on its way."""
 
     waiting: list[Message] = field(default_factory=list)
-    record: _Outstanding | None = None
+    backlog: deque[Put | Shelved] = field(default_factory=deque)
+    record: Put | None = None
+    sent: bool = False
     last_bseq: int = 0
+
+
+@dataclass(slots=True)
+class _Lane:
+    """State of one shard, or of a bucket whose shard is not known: when to try again."""
+
     not_before_s: float = 0.0
     backoff: Iterator[float] | None = None
 
@@ -56,10 +68,15 @@ class Batcher:
     Args:
         epoch: Identity of this producer run.
         sealer: Has the last word on the messages of a record.
-        linger_s: Longest wait of a message before its record is made.
+        linger_s: Longest wait of a message before its record is made, unless shards throttle.
         max_messages: Most messages of a record.
         max_bytes: Most bytes of a record's data.
         rng: Jitter of the retries.
+        load: Fetches a shelved record; ``None`` from it means that it is lost.
+
+    Attributes:
+        lost: Messages of shelved records that could not be loaded.
+        throttled: Records that were refused, one by one.
 
     >>> from pipelines.kinesis.batching import PlainSealer
     >>> batcher = Batcher(epoch="e", sealer=PlainSealer(), linger_s=0.04, max_messages=10,
@@ -81,6 +98,7 @@ class Batcher:
         max_messages: int,
         max_bytes: int,
         rng: random.Random,
+        load: Callable[[Shelved], Put | None] | None = None,
     ) -> None:
         if max_bytes < MIN_RECORD_BYTES:
             raise ValueError(f"max_bytes must be at least {MIN_RECORD_BYTES}, got {max_bytes}")
@@ -90,21 +108,35 @@ class Batcher:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._rng = rng
+        self._load = load
         self._buckets: dict[int, _Bucket] = {}
+        self._shard_of: dict[int, str] = {}
+        self._lanes: dict[str, _Lane] = {}
+        self._stretch = 1.0
         self._next_cut_s = 0.0
         self._first = 0
+        self._sealed = 0  # messages of sealed records in memory
+        self._shelved = 0  # messages of sealed records that are shelved
+        self.lost = 0
+        self.throttled = 0
 
     def queue(self, bucket: int) -> list[Message]:
         """The queue of a bucket; always the same list, to append to."""
         return self._buckets.setdefault(bucket, _Bucket()).waiting
 
     @property
+    def in_memory(self) -> int:
+        """Messages in memory that the stream does not hold for certain yet."""
+        return self._sealed + sum([len(b.waiting) for b in list(self._buckets.values())])
+
+    @property
     def unsent(self) -> int:
-        """Messages that the stream does not hold for certain yet."""
-        return sum(
-            len(b.waiting) + (b.record.n_messages if b.record else 0)
-            for b in self._buckets.values()
-        )
+        """Messages that the stream does not hold for certain yet, in memory or shelved."""
+        return self._shelved + self.in_memory
+
+    def wait_s(self, now_s: float) -> float | None:
+        """Seconds until records may be made again; ``None``: they may, at any message."""
+        return self._next_cut_s - now_s if self._next_cut_s > now_s else None
 
     def next_puts(
         self, now_s: float, *, wall_ns: int, market_ns: int, flush: bool = False
@@ -126,20 +158,26 @@ class Batcher:
         numbers = list(self._buckets)
         for number in numbers[self._first :] + numbers[: self._first]:
             bucket = self._buckets[number]
+            if bucket.sent or now_s < self._not_before_s(number):
+                continue
+            if bucket.record is None:
+                self._take_backlog(bucket)
             full = len(bucket.waiting) >= self._max_messages
             if bucket.record is None and bucket.waiting and (cut or full):
-                self._cut(number, bucket, wall_ns=wall_ns, market_ns=market_ns)
+                bucket.record = self._seal(
+                    number, bucket, self._max_messages, wall_ns=wall_ns, market_ns=market_ns
+                )
             record = bucket.record
-            if record is None or record.sent or now_s < bucket.not_before_s:
+            if record is None:
                 continue
-            size += len(record.put.data) + len(record.put.key)
+            size += len(record.data) + len(record.key)
             if puts and (size > MAX_PUT_BYTES or len(puts) == MAX_PUT_RECORDS):
                 self._first = numbers.index(number)  # the next call begins here: no bucket starves
                 return puts
-            record.sent = True
-            puts.append(record.put)
+            bucket.sent = True
+            puts.append(record)
         if cut and puts:
-            self._next_cut_s = now_s + self._linger_s
+            self._next_cut_s = now_s + linger_of(len(puts), self._linger_s, self._stretch)
         return puts
 
     def settle(
@@ -156,25 +194,131 @@ class Batcher:
             Those that the stream holds for certain; the others come again after a back-off.
         """
         acked = []
+        stored: set[str] = set()
+        failed: set[str] = set()
         outcomes = results if results is not None else [PutResult(error="unknown")] * len(puts)
         for put, result in zip(puts, outcomes, strict=True):
             number = int(put.key)
             bucket = self._buckets[number]
-            record = bucket.record
-            if record is None or record.put is not put:
+            if bucket.record is not put or not bucket.sent:
                 raise ValueError(f"a record of bucket {number} that is not on its way was settled")
-            if result.error is None:
-                bucket.record, bucket.backoff, bucket.not_before_s = None, None, 0.0
-                acked.append(Acked(number, record.bseq, len(put.data), record.note))
+            bucket.sent = False
+            if result.error is not None:
+                failed.add(self._lane_of(number))
                 continue
-            record.sent = False
-            if bucket.backoff is None:
-                bucket.backoff = delays(first_s=RETRY_FIRST_S, cap_s=RETRY_CAP_S, rng=self._rng)
-            bucket.not_before_s = now_s + next(bucket.backoff)
+            if result.shard is not None:
+                self._shard_of[number] = result.shard
+            stored.add(self._lane_of(number))
+            bucket.record = None
+            self._sealed -= put.n_messages
+            acked.append(Acked(number, put.bseq, len(put.data), put.note, put.epoch))
+        self._hold_back(failed, stored, now_s)
+        if results is not None:
+            self.throttled += len(puts) - len(acked)
+            self._stretch = min(MAX_STRETCH, self._stretch * 2) if failed else self._relaxed()
         return acked
 
-    def _cut(self, number: int, bucket: _Bucket, *, wall_ns: int, market_ns: int) -> None:
-        count = min(len(bucket.waiting), self._max_messages)
+    def spill(self, *, wall_ns: int, market_ns: int, everything: bool = False) -> list[Put]:
+        """Make records of what waits behind others, to be shelved and put later, in order.
+
+        Args:
+            wall_ns: Wall time, written into the records.
+            market_ns: Market time, likewise.
+            everything: Of what waits behind nothing, too.
+
+        Returns:
+            Records that stand in the backlog, in memory until :meth:`shelve` is told their places.
+        """
+        puts = []
+        for number, bucket in self._buckets.items():
+            if bucket.record is None and not bucket.backlog and not everything:
+                continue
+            while bucket.waiting:
+                limit = max(self._max_messages, SPILL_MESSAGES)
+                put = self._seal(number, bucket, limit, wall_ns=wall_ns, market_ns=market_ns)
+                bucket.backlog.append(put)
+                puts.append(put)
+        return puts
+
+    def shelve(self, places: Sequence[Shelved]) -> None:
+        """Forget the data of records of :meth:`spill`: it is loaded when their turn comes."""
+        found = {(shelved.bucket, shelved.epoch, shelved.bseq): shelved for shelved in places}
+        for bucket in {shelved.bucket for shelved in places}:
+            backlog = self._buckets[bucket].backlog
+            for i, entry in enumerate(backlog):
+                if isinstance(entry, Put):
+                    place = found.get((bucket, entry.epoch, entry.bseq))
+                    if place is not None:
+                        backlog[i] = place
+                        self._sealed -= entry.n_messages
+                        self._shelved += place.n_messages
+
+    def restore(self, records: Sequence[Shelved]) -> None:
+        """Put these records again, in this order, before anything newer of their buckets.
+
+        Records that wait already are not doubled. None may be on its way.
+
+        Raises:
+            ValueError: A record of such a bucket is on its way.
+        """
+        per_bucket: dict[int, list[Shelved]] = {}
+        for shelved in records:
+            per_bucket.setdefault(shelved.bucket, []).append(shelved)
+        for number, restored in per_bucket.items():
+            bucket = self._buckets.setdefault(number, _Bucket())
+            if bucket.sent:
+                raise ValueError(f"a record of bucket {number} is on its way")
+            waiting = [bucket.record, *bucket.backlog] if bucket.record else [*bucket.backlog]
+            known = {(entry.epoch, entry.bseq) for entry in restored}
+            kept = [e for e in waiting if e and (e.epoch, e.bseq) not in known]
+            gone = [e for e in waiting if e and (e.epoch, e.bseq) in known]
+            self._sealed -= sum(e.n_messages for e in gone if isinstance(e, Put))
+            self._shelved -= sum(e.n_messages for e in gone if isinstance(e, Shelved))
+            self._shelved += sum(e.n_messages for e in restored)
+            rank = {epoch: i for i, epoch in enumerate(dict.fromkeys(e.epoch for e in restored))}
+            rank[self._epoch] = len(rank) + 1
+            ordered = sorted([*restored, *kept], key=lambda e: (rank.get(e.epoch, -1), e.bseq))
+            bucket.record, bucket.backlog = None, deque(ordered)
+
+    def _take_backlog(self, bucket: _Bucket) -> None:
+        """The next record of the backlog is the one to put; what cannot be loaded is lost."""
+        while bucket.backlog and bucket.record is None:
+            entry = bucket.backlog.popleft()
+            if isinstance(entry, Put):
+                bucket.record = entry
+                return
+            self._shelved -= entry.n_messages
+            bucket.record = self._load(entry) if self._load is not None else None
+            if bucket.record is None:
+                self.lost += entry.n_messages
+            else:
+                self._sealed += bucket.record.n_messages
+
+    def _lane_of(self, number: int) -> str:
+        return self._shard_of.get(number) or f"bucket {number}"
+
+    def _not_before_s(self, number: int) -> float:
+        lane = self._lanes.get(self._lane_of(number))
+        return lane.not_before_s if lane is not None else 0.0
+
+    def _hold_back(self, failed: set[str], stored: set[str], now_s: float) -> None:
+        """Back off per shard: from the first delay on where some were stored, longer where none."""
+        for name in stored - failed:
+            self._lanes.pop(name, None)
+        for name in failed:
+            lane = self._lanes.setdefault(name, _Lane())
+            if lane.backoff is None or name in stored:
+                lane.backoff = delays(first_s=RETRY_FIRST_S, cap_s=RETRY_CAP_S, rng=self._rng)
+            lane.not_before_s = now_s + next(lane.backoff)
+
+    def _relaxed(self) -> float:
+        return max(1.0, self._stretch * 0.8)
+
+    def _seal(
+        self, number: int, bucket: _Bucket, limit: int, *, wall_ns: int, market_ns: int
+    ) -> Put:
+        """Make the next record of a bucket from what waits."""
+        count = min(len(bucket.waiting), limit)
         while True:
             messages, note = self._sealer.seal(bucket.waiting[:count], market_ns)
             record = Record(
@@ -199,8 +343,19 @@ class Batcher:
         del bucket.waiting[:count]
         self._sealer.commit(note)
         bucket.last_bseq += 1
-        put = Put(key=str(number), data=data)
-        bucket.record = _Outstanding(put, bucket.last_bseq, count, note)
+        self._sealed += count
+        return Put(str(number), data, self._epoch, bucket.last_bseq, count, note)
+
+
+def linger_of(n_records: int, linger_s: float, stretch: float = 1.0) -> float:
+    """Seconds from one making of records to the next: short when few, longer under throttling.
+
+    >>> linger_of(1, 0.04), linger_of(20, 0.04), linger_of(64, 0.04), linger_of(1, 0.04, 2.0)
+    (0.002, 0.04, 0.04, 0.08)
+    """
+    if stretch > 1:
+        return linger_s * stretch
+    return min(linger_s, n_records / RECORDS_PER_S)
 
 
 class PlainSealer:

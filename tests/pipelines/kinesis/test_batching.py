@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines import codec
 from pipelines.kinesis.batching import MAX_PUT_BYTES, MAX_PUT_RECORDS, Batcher, PlainSealer
-from pipelines.ports import PutResult
+from pipelines.ports import Put, PutResult, Shelved
 
 
 def _batcher(**changed):
@@ -32,6 +32,8 @@ steps = st.lists(
         st.tuples(st.just("add"), st.integers(0, 3), st.integers(1, 12)),
         st.tuples(st.just("put"), st.lists(st.sampled_from(["ok", "refused"]), max_size=8)),
         st.tuples(st.just("lost"), st.booleans()),
+        st.tuples(st.just("spill"), st.booleans(), st.booleans()),
+        st.tuples(st.just("anew"), st.integers(0, 3)),
         st.tuples(st.just("wait"), st.floats(0, 6)),
     ),
     max_size=60,
@@ -41,9 +43,17 @@ steps = st.lists(
 @given(steps, st.randoms(use_true_random=False))
 @settings(max_examples=150, deadline=None)
 def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
-    batcher, now, added = _batcher(), 0.0, {}
+    journal: dict[tuple[int, int], tuple[Shelved, Put]] = {}
+    batcher = _batcher(load=lambda shelved: journal[shelved.bucket, shelved.bseq][1])
+    now, added = 0.0, {}
     stored: dict[int, dict[int, bytes]] = {}
     acked: dict[int, int] = {}
+
+    def write(puts):
+        for put in puts:
+            shelved = Shelved(int(put.key), put.epoch, put.bseq, put.n_messages, (0, 0, 0))
+            journal.setdefault((shelved.bucket, shelved.bseq), (shelved, put))
+        return [journal[int(put.key), put.bseq][0] for put in puts]
 
     def store(put):
         record = codec.decode_record(put.data)
@@ -53,6 +63,7 @@ def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
 
     def send(outcomes, *, lost=None, flush=False):
         puts = batcher.next_puts(now, wall_ns=1, market_ns=1, flush=flush)
+        write(puts)
         assert len({put.key for put in puts}) == len(puts), "two records of a bucket at once"
         assert len(puts) <= MAX_PUT_RECORDS
         assert sum(len(put.data) for put in puts) <= MAX_PUT_BYTES
@@ -85,11 +96,23 @@ def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
             send(step[1])
         elif step[0] == "lost":
             send([], lost=step[1])
+        elif step[0] == "spill":
+            spilled = batcher.spill(wall_ns=1, market_ns=1, everything=step[1])
+            places = write(spilled)
+            if step[2]:  # else the disk is full: they stay in memory
+                batcher.shelve(places)
+        elif step[0] == "anew":  # the stream lost what it had of a bucket after a mark
+            held = max(0, acked.get(step[1], 0) - 2)
+            lost = [s for (b, n), (s, _) in journal.items() if b == step[1] and n > held]
+            batcher.restore(lost)
+            acked[step[1]] = held
+            stored[step[1]] = {n: d for n, d in stored.get(step[1], {}).items() if n <= held}
         else:
             now += step[1]
     while batcher.unsent:
         now += 10
         send([], flush=True)
+    assert batcher.in_memory == 0
     for bucket, lane in added.items():
         records = [codec.decode_record(stored[bucket][n]) for n in sorted(stored[bucket])]
         assert [m for record in records for m in record.messages] == lane
@@ -97,17 +120,63 @@ def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
         assert acked[bucket] == len(records)
 
 
-def test_batcher_before_linger_waits_and_makes_one_record():
+def test_batcher_before_linger_waits_and_makes_one_record_per_bucket():
     batcher = _batcher()
-    queue = batcher.queue(1)
-    queue.append({"T": "t"})
+    for bucket in range(30):
+        batcher.queue(bucket).append({"T": "t"})
     first = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
-    batcher.settle(first, [PutResult()], 0.01)
-    queue.append({"T": "t"})
+    batcher.settle(first, [PutResult()] * 30, 0.01)
+    batcher.queue(1).append({"T": "t"})
     assert batcher.next_puts(0.02, wall_ns=1, market_ns=1) == []
-    queue.append({"T": "t"})
+    assert batcher.wait_s(0.02) == pytest.approx(0.02)
+    batcher.queue(1).append({"T": "t"})
     (put,) = batcher.next_puts(0.05, wall_ns=1, market_ns=1)
     assert len(codec.decode_record(put.data).messages) == 2
+
+
+def test_batcher_with_little_to_do_does_not_linger():
+    batcher = _batcher()
+    for n in range(20):
+        batcher.queue(n % 3).append({"T": "t"})
+        (put,) = batcher.next_puts(n * 0.01, wall_ns=1, market_ns=1)
+        batcher.settle([put], [PutResult()], n * 0.01 + 0.005)
+
+
+def test_batcher_under_throttling_makes_fewer_and_larger_records_until_it_is_over():
+    batcher, now, gaps = _batcher(max_messages=1000), 0.0, []
+    for n in range(60):
+        batcher.queue(1).append({"T": "t"})
+        while not (puts := batcher.next_puts(now, wall_ns=1, market_ns=1)):
+            now += 0.001
+        error = "ProvisionedThroughputExceededException" if n < 4 else None
+        batcher.settle(puts, [PutResult(shard="a", error=error)], now)
+        gaps.append(batcher.wait_s(now) or 0.0)
+    assert max(gaps) > 3 * 0.04
+    assert gaps[-1] < 0.01
+
+
+def test_batcher_backs_off_per_shard():
+    batcher = _batcher()
+    for bucket in range(4):
+        batcher.queue(bucket).append({"T": "t"})
+
+    def put(now, refused=()):
+        puts = batcher.next_puts(now, wall_ns=1, market_ns=1)
+        results = [
+            PutResult(shard=None if int(p.key) in refused else "ab"[int(p.key) % 2],
+                      error="Throttled" if int(p.key) in refused else None)
+            for p in puts
+        ]  # fmt: skip
+        batcher.settle(puts, results, now)
+        return sorted(int(p.key) for p in puts)
+
+    assert put(0.0) == [0, 1, 2, 3]
+    for bucket in range(4):
+        batcher.queue(bucket).append({"T": "t"})
+    assert put(1.0, refused={0, 2}) == [0, 1, 2, 3]
+    batcher.queue(1).append({"T": "t"})
+    assert put(1.02) == [1]  # shard a is left alone
+    assert put(1.2) == [0, 2]
 
 
 def test_batcher_with_full_bucket_does_not_linger():

@@ -1,0 +1,114 @@
+"""What a run takes over from the one before: counts, marks, and records to put again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from pipelines.errors import LakeError, StreamError
+from pipelines.ingest import state as states
+from pipelines.ingest.journal import Entry, Journal
+from pipelines.ingest.state import ProducerState
+from pipelines.ports import StoredMarks, TailReader
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What is taken over.
+
+    Args:
+        state: Counts and marks of what the stream holds.
+        pending: Records that it lacks, oldest first.
+    """
+
+    state: ProducerState
+    pending: tuple[Entry, ...] = ()
+
+    @property
+    def messages(self) -> int:
+        """Market messages that were received, and are stored or will be."""
+        return self.state.messages + sum(entry.n_market for entry in self.pending)
+
+
+def inherit(
+    saved: ProducerState | None,
+    journal: Journal | None,
+    *,
+    epoch: str,
+    tail: TailReader | None,
+    lake: StoredMarks | None,
+    on_failure: Callable[[str], bool],
+) -> Inheritance:
+    """Find out how far the earlier runs came.
+
+    Args:
+        saved: The last state, if there is one.
+        journal: Their records.
+        epoch: The new run.
+        tail: Reads what they put after the state was saved.
+        lake: Knows what is stored, if no state says it.
+        on_failure: Told why the stream cannot be read; waits; whether to try again.
+    """
+    if saved is None:
+        return _without_state(journal, epoch=epoch, lake=lake)
+    state = _recovered(saved, journal, tail, on_failure)
+    lanes = state.lanes()
+    pending = tuple(entry for entry in _entries(journal) if _lacks(lanes, entry))
+    if pending:
+        log.info("%d records of the last run are put again", len(pending))
+    return Inheritance(state, pending)
+
+
+def _recovered(
+    saved: ProducerState,
+    journal: Journal | None,
+    tail: TailReader | None,
+    on_failure: Callable[[str], bool],
+) -> ProducerState:
+    """The saved state as of what the stream holds.
+
+    With a whole journal the stream need not answer: what the state does not count is put again,
+    and counted then. Else positions that it does not know any more (it lost data, or was made
+    anew) must not hold us up: every other attempt reads all that it holds, which says the same,
+    only slower.
+    """
+    whole = journal is not None and journal.torn == 0 and saved.journaled
+    positions = saved.positions
+    while tail is not None:
+        try:
+            return replace(states.recover(saved, tail), positions=positions)
+        except StreamError as error:
+            log.warning("cannot read what the last run wrote: %s", error)
+            if whole:
+                break
+            saved = replace(saved, positions={} if saved.positions else positions)
+            if not on_failure(str(error)):
+                break
+    return replace(saved, positions=positions)
+
+
+def _without_state(journal: Journal | None, *, epoch: str, lake: StoredMarks | None) -> Inheritance:
+    """A journal without a state: what the lake does not hold is put again; twice is harmless."""
+    held: Mapping[str, Mapping[int, int]] = {}
+    entries = _entries(journal)
+    if entries and lake is not None:
+        try:
+            held = lake.marks()
+        except LakeError as error:
+            log.warning("the lake does not say what it holds: %s", error)
+    runs = {entry.shelved.epoch for entry in entries}
+    older = {run: {str(b): n for b, n in held.get(run, {}).items()} for run in runs}
+    state = ProducerState(epoch=epoch, older=older)
+    return Inheritance(state, tuple(e for e in entries if _lacks(state.lanes(), e)))
+
+
+def _entries(journal: Journal | None) -> list[Entry]:
+    return list(journal.entries()) if journal is not None else []
+
+
+def _lacks(lanes: Mapping[str, Mapping[int, int]], entry: Entry) -> bool:
+    lane = lanes.get(entry.shelved.epoch)
+    return lane is not None and entry.shelved.bseq > lane.get(entry.shelved.bucket, 0)
