@@ -1,43 +1,37 @@
 """Bars of the past as the vendor's REST interface pages them. Pure but for a cache.
 
 In: symbols, a range of market time, a time frame. Out: one page of bars and where the next
-begins. The last minute that can be seen is the last one that is over.
+begins. The last minute that can be seen is the last one that is over; a longer bar that is not
+over is the bar so far.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import groupby
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS, format_time_ns
+from pipelines.events import MINUTE_NS, format_time_ns
 from pipelines.exchange import noise, ticks
 from pipelines.exchange.market import BarSource, Block, Session
 from pipelines.exchange.noise import Floats
+from pipelines.exchange.paging import Place
 from pipelines.exchange.playback import walk_width
+from pipelines.exchange.timeframes import TimeFrame
 
-NEW_YORK = ZoneInfo("America/New_York")
-_FRAME = re.compile(r"(\d{1,2})(Min|T|Hour|H|Day|D)")
 _CACHED_SESSIONS = 256
+_CACHED_DAYS = 4096
 _WALKED_BARS = 4000
 PAGE_SESSIONS = 48
 """Most sessions that one page looks into; a longer range takes more pages."""
 
 Row = tuple[int, float, float, float, float, int, int, float]
 """Start ns, open, high, low, close, volume, trades, vwap."""
-
-
-class BadRequest(ValueError):
-    """A query that makes no sense; the text is the answer's message."""
+_MINUTE, _DAY = TimeFrame(1, "Min"), TimeFrame(1, "Day")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +42,7 @@ class Query:
         symbols: Whose bars.
         start_ns: First bar start.
         end_ns: Last bar start.
-        minutes: Length of a bar; 1440 is a day of New York.
+        frame: Length of a bar.
         limit: Most bars of the page, over all symbols.
         descending: Newest first, inside each symbol.
         token: Where the page begins, from the page before.
@@ -57,31 +51,10 @@ class Query:
     symbols: tuple[str, ...]
     start_ns: int
     end_ns: int
-    minutes: int = 1
+    frame: TimeFrame = _MINUTE
     limit: int = 1000
     descending: bool = False
     token: str | None = None
-
-
-def frame_minutes(text: str) -> int:
-    """Minutes of a time frame.
-
-    >>> [frame_minutes(f) for f in ("1Min", "15Min", "1Hour", "1Day")]
-    [1, 15, 60, 1440]
-
-    Raises:
-        BadRequest: Not one of 1Min to 59Min, 1Hour to 23Hour, 1Day.
-    """
-    match = _FRAME.fullmatch(text)
-    if match:
-        number, unit = int(match[1]), match[2][0]
-        if unit in "MT" and 1 <= number <= 59:
-            return number
-        if unit == "H" and 1 <= number <= 23:
-            return number * 60
-        if unit == "D" and number == 1:
-            return 1440
-    raise BadRequest(f"invalid timeframe: {text}")
 
 
 class BarHistory:
@@ -99,6 +72,7 @@ class BarHistory:
         self._keys = noise.keys(seed, *(f"ticks:{s}" for s in source.symbols))
         self._width = walk_width(messages_per_minute)
         self._averages: OrderedDict[Session, Floats] = OrderedDict()
+        self._days: OrderedDict[Session, list[list[Row]]] = OrderedDict()
 
     def page(
         self, query: Query, *, now_ns: int
@@ -110,47 +84,80 @@ class BarHistory:
             now_ns: Market time.
 
         Raises:
-            BadRequest: The token is none of ours.
+            Refused: The token is none of ours.
         """
-        symbols = sorted(s for s in set(query.symbols) if s in self._index)
-        given = None if query.token is None else _read_token(query.token)
+        given = Place.of(query.token)
         found: dict[str, list[dict[str, Any]]] = {}
-        last = ("", 0)
+        last = Place("", 0)
         left, fresh = query.limit, 0
-        for symbol in symbols:
-            if given is not None and symbol < given[0]:
+        for symbol in sorted(s for s in set(query.symbols) if s in self._index):
+            if given is not None and symbol < given.symbol:
                 continue
-            after_ns = given[1] if given is not None and symbol == given[0] else None
-            for session in self._sessions(query, after_ns, now_ns):
-                if session not in self._averages:
-                    if fresh >= PAGE_SESSIONS:
-                        return found, _token(symbol, _edge(session, query))
-                    fresh += 1
-                for row in self._rows(symbol, session, query, after_ns, now_ns):
+            after_ns = given.ns if given is not None and symbol == given.symbol else None
+            for period in self._periods(query, after_ns, now_ns):
+                unknown = [s for s in period if not self._knows(s, query.frame)]
+                if unknown and fresh + len(unknown) > PAGE_SESSIONS:
+                    if not found:  # one bar of many sessions: some pages only get it ready
+                        for session in unknown[: PAGE_SESSIONS - fresh]:
+                            self._day_rows(session, now_ns)
+                    return found, Place(symbol, _edge(period, query)).token()
+                fresh += len(unknown)
+                for row in self._rows(symbol, period, query, after_ns, now_ns):
                     if not left:
-                        return found, _token(*last)
+                        return found, last.token()
                     found.setdefault(symbol, []).append(_as_json(row))
-                    last = (symbol, row[0])
+                    last = Place(symbol, row[0])
                     left -= 1
         return found, None
 
-    def _sessions(self, query: Query, after_ns: int | None, now_ns: int) -> Iterator[Session]:
-        start, end = query.start_ns, min(query.end_ns + query.minutes * MINUTE_NS - 1, now_ns)
+    def latest(
+        self, symbols: Sequence[str], frame: TimeFrame, *, now_ns: int, count: int = 1
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The last bars of symbols that have any in the last week, newest first."""
+        start_ns = now_ns - 10 * 1440 * MINUTE_NS
+        found: dict[str, list[dict[str, Any]]] = {}
+        for symbol in symbols:
+            query = Query((symbol,), start_ns, now_ns, frame, limit=count, descending=True)
+            found |= self.page(query, now_ns=now_ns)[0]
+        return found
+
+    def _knows(self, session: Session, frame: TimeFrame) -> bool:
+        return session in (self._averages if frame.intraday else self._days)
+
+    def _periods(
+        self, query: Query, after_ns: int | None, now_ns: int
+    ) -> Iterator[tuple[Session, ...]]:
+        """Runs of sessions such that no bar needs more than one run, in the query's order."""
+        start, end = query.start_ns, min(query.frame.next_start(query.end_ns) - 1, now_ns)
         if after_ns is not None:
             if query.descending:
-                end = min(end, after_ns + DAY_NS)
+                end = min(end, after_ns)
             else:
                 start = max(start, after_ns)
         sessions = self._source.sessions(start, end) if start <= end else ()
-        yield from reversed(sessions) if query.descending else sessions
+        if query.frame.intraday:
+            runs: list[tuple[Session, ...]] = [(session,) for session in sessions]
+        else:
+            by_bar = groupby(sessions, key=lambda session: query.frame.start_of(session[0]))
+            runs = [tuple(run) for _, run in by_bar]
+        yield from reversed(runs) if query.descending else runs
 
     def _rows(
-        self, symbol: str, session: Session, query: Query, after_ns: int | None, now_ns: int
+        self,
+        symbol: str,
+        period: Sequence[Session],
+        query: Query,
+        after_ns: int | None,
+        now_ns: int,
     ) -> Iterator[Row]:
-        """Bars of one symbol and session inside the query, beyond ``after_ns`` in its order."""
-        rows = self._minutes(symbol, session, now_ns)
-        if query.minutes > 1:
-            rows = _rolled(rows, query.minutes)
+        """Bars of one symbol and period inside the query, beyond ``after_ns`` in its order."""
+        if query.frame.intraday:
+            rows = self._minutes(symbol, period[0], now_ns)
+        else:
+            index = self._index[symbol]
+            rows = [row for s in period for row in self._day_rows(s, now_ns)[index]]
+        if query.frame != _MINUTE:
+            rows = _rolled(rows, query.frame)
         first, last = query.start_ns, query.end_ns
         if after_ns is not None and query.descending:
             last = min(last, after_ns - 1)
@@ -159,6 +166,17 @@ class BarHistory:
         for row in reversed(rows) if query.descending else rows:
             if first <= row[0] <= last:
                 yield row
+
+    def _day_rows(self, session: Session, now_ns: int) -> list[list[Row]]:
+        """The bars of a session's day, a list per symbol (none, where it never traded)."""
+        rows = self._days.get(session)
+        if rows is None:
+            rows = [_rolled(self._minutes(s, session, now_ns), _DAY) for s in self._index]
+            if session[1] <= now_ns:
+                self._days[session] = rows
+                while len(self._days) > _CACHED_DAYS:
+                    self._days.popitem(last=False)
+        return rows
 
     def _minutes(self, symbol: str, session: Session, now_ns: int) -> list[Row]:
         block, i = self._source.block(session), self._index[symbol]
@@ -189,52 +207,32 @@ class BarHistory:
         return averages
 
 
-def _edge(session: Session, query: Query) -> int:
-    """A moment such that what lies beyond it, in the query's order, begins with the session."""
+def _edge(period: Sequence[Session], query: Query) -> int:
+    """A moment such that what lies beyond it, in the query's order, begins with the period."""
     if query.descending:
-        return session[1]
-    return _bar_start(session[0], query.minutes) - 1
+        return period[-1][1]
+    return query.frame.start_of(period[0][0]) - 1
 
 
-def _bar_start(ns: int, minutes: int) -> int:
-    return _day_start(ns) if minutes == 1440 else ns - ns % (minutes * MINUTE_NS)
+def _rolled(rows: Sequence[Row], frame: TimeFrame) -> list[Row]:
+    """Bars as longer bars."""
+    if rows and frame.start_of(rows[0][0]) == (start := frame.start_of(rows[-1][0])):
+        return [_joined(start, rows)]
+    groups = groupby(rows, key=lambda row: frame.start_of(row[0]))
+    return [_joined(start, list(group)) for start, group in groups]
 
 
-def _rolled(rows: Sequence[Row], minutes: int) -> list[Row]:
-    """Minute bars of one session as longer bars."""
-    out: list[Row] = []
-    for start, group in groupby(rows, key=lambda row: _bar_start(row[0], minutes)):
-        part = list(group)
-        volume = sum(r[5] for r in part)
-        notional = sum(r[7] * r[5] for r in part)
-        vwap = round(notional / volume, 6) if volume else part[-1][4]
-        out.append(
-            (start, part[0][1], max(r[2] for r in part), min(r[3] for r in part), part[-1][4],
-             volume, sum(r[6] for r in part), vwap)
-        )  # fmt: skip
-    return out
-
-
-def _day_start(ns: int) -> int:
-    """Midnight of New York before a moment."""
-    moment = datetime.fromtimestamp(ns // SECOND_NS, NEW_YORK)
-    midnight = moment.replace(hour=0, minute=0, second=0)
-    return int(midnight.timestamp()) * SECOND_NS
+def _joined(start: int, part: Sequence[Row]) -> Row:
+    volume = sum(r[5] for r in part)
+    notional = sum(r[7] * r[5] for r in part)
+    vwap = round(notional / volume, 6) if volume else part[-1][4]
+    return (
+        start, part[0][1], max(r[2] for r in part), min(r[3] for r in part), part[-1][4],
+        volume, sum(r[6] for r in part), vwap,
+    )  # fmt: skip
 
 
 def _as_json(row: Row) -> dict[str, Any]:
     start, o, h, low, c, v, n, vwap = row
     return {"t": format_time_ns(start), "o": o, "h": h, "l": low, "c": c, "v": v, "n": n,
             "vw": vwap}  # fmt: skip
-
-
-def _token(symbol: str, last_ns: int) -> str:
-    return base64.urlsafe_b64encode(f"{symbol}|{last_ns}".encode()).decode()
-
-
-def _read_token(token: str) -> tuple[str, int]:
-    try:
-        symbol, _, last = base64.urlsafe_b64decode(token.encode()).decode().partition("|")
-        return symbol, int(last)
-    except (binascii.Error, ValueError) as wrong:
-        raise BadRequest("invalid page_token") from wrong

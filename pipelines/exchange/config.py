@@ -50,6 +50,10 @@ class ExchangeConfig:
         connection_limit: Most connections per key and feed (406); ``None`` for no limit.
         accounts: JSON file of the keys that are let in, with their plans (:mod:`.accounts`);
             ``None`` lets in every non-empty pair, with the three settings above.
+        rate_limit: Most REST requests per key and minute (429; the vendor's free plan has 200);
+            ``None`` for no limit.
+        cash_usd: What a new paper account begins with.
+        shorting: Whether paper accounts may sell what they do not have.
         auth_timeout_s: Wall seconds until a silent client gets 404.
         test_interval_s: Wall seconds between two quotes of FAKEPACA.
         faults: JSON file of scripted faults (:mod:`.faults`).
@@ -81,16 +85,21 @@ class ExchangeConfig:
     symbol_limit: int | None = None
     connection_limit: int | None = None
     accounts: Path | None = None
+    rate_limit: int | None = None
+    cash_usd: float = 100_000.0
+    shorting: bool = False
     auth_timeout_s: float = 10.0
     test_interval_s: float = 1.0
     faults: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("speed", "messages_per_minute", "record_max_mb", "client_queue",
-                     "frame_messages", "auth_timeout_s", "test_interval_s"):  # fmt: skip
+                     "frame_messages", "auth_timeout_s", "test_interval_s",
+                     "cash_usd"):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"exchange {name}={getattr(self, name)!r}: must be positive")
-        for name in ("max_sessions", "max_minutes", "symbol_limit", "connection_limit"):
+        for name in ("max_sessions", "max_minutes", "symbol_limit", "connection_limit",
+                     "rate_limit"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"exchange {name}={value!r}: must be positive, or null")

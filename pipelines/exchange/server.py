@@ -11,13 +11,14 @@ from aiohttp import web
 
 from pipelines.clock import wall_ns
 from pipelines.errors import PartFailed
-from pipelines.exchange.bars import BarHistory
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.controls import EFFECTS, FAULT_ROUTES
 from pipelines.exchange.fault_effects import FaultEffects
 from pipelines.exchange.floor import Floor
-from pipelines.exchange.rest import HISTORY, HISTORY_LOCK, ROUTES, authorized
-from pipelines.exchange.sockets import FLOOR, news_socket, stock_socket
+from pipelines.exchange.gate import gate
+from pipelines.exchange.rest import ROUTES
+from pipelines.exchange.sockets import FLOOR, stock_socket
+from pipelines.exchange.vendor_rest import mount
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,17 +41,13 @@ def build_app(config: ExchangeConfig, *, clock: Callable[[], int] = wall_ns) -> 
         ConfigError: The market cannot be played.
     """
     floor = Floor(config, wall_ns=clock)
-    app = web.Application(middlewares=[authorized], client_max_size=16 * 1024 * 1024)
+    app = web.Application(middlewares=[gate], client_max_size=16 * 1024 * 1024)
     app[FLOOR] = floor
-    app[HISTORY] = BarHistory(
-        floor.source, seed=config.seed, messages_per_minute=config.messages_per_minute
-    )
-    app[HISTORY_LOCK] = asyncio.Lock()
+    mount(app)
     app.add_routes(ROUTES)
     app[EFFECTS] = FaultEffects(floor)
     app.add_routes(FAULT_ROUTES)
     app.router.add_get("/v2/{feed:iex|sip|test}", stock_socket)
-    app.router.add_get("/v1beta1/news", news_socket)
     app.on_startup.append(_start_pump)
     app.on_shutdown.append(_close)
     return app

@@ -90,6 +90,7 @@ def test_historical_client_bad_request_is_an_api_error(rest: StockHistoricalData
         symbol_or_symbols="SPY",
         timeframe=TimeFrame(1, TimeFrameUnit.Week),
         start=_moment("2024-06-27T00:00:00Z"),
+        end=_moment("2024-06-26T00:00:00Z"),
     )
-    with pytest.raises(APIError, match="invalid timeframe"):
+    with pytest.raises(APIError, match="end should not be before start"):
         rest.get_stock_bars(request)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
-from pipelines.exchange.bars import BadRequest, BarHistory, Query, frame_minutes
+from pipelines.exchange.bars import BarHistory, Query
+from pipelines.exchange.refusals import Refused
 from pipelines.exchange.synthetic import SyntheticMarket
+from pipelines.exchange.timeframes import TimeFrame
 
 MARKET = SyntheticMarket(("SPY", "AAPL"), seed=7, start_date=date(2024, 7, 2), trades_per_minute=10)
 HISTORY = BarHistory(MARKET, seed=7, messages_per_minute=30)
@@ -48,17 +50,20 @@ def test_page_ends_with_the_last_minute_that_is_over() -> None:
 @given(
     st.integers(1, 1500),
     st.booleans(),
-    st.sampled_from([1, 5, 60, 1440]),
+    st.sampled_from(["1Min", "5Min", "1Hour", "1Day", "1Week"]),
     st.integers(0, 5000),
 )
 def test_pages_of_any_size_give_the_same_bars(
-    limit: int, descending: bool, minutes: int, skip: int
+    limit: int, descending: bool, frame: str, skip: int
 ) -> None:
     query = replace(
-        DAYS, minutes=minutes, descending=descending, start_ns=DAYS.start_ns + skip * MINUTE_NS
+        DAYS,
+        frame=TimeFrame.parse(frame),
+        descending=descending,
+        start_ns=DAYS.start_ns + skip * MINUTE_NS,
     )
     whole, _ = HISTORY.page(query, now_ns=NOW)
-    limit = 1 + limit // minutes if minutes > 1 else max(limit, 20)
+    limit = max(limit, 20) if frame == "1Min" else 1 + limit // 50
     assert _pages(replace(query, limit=limit)) == whole
     upwards, _ = HISTORY.page(replace(query, descending=False), now_ns=NOW)
     assert {s: bars[:: -1 if descending else 1] for s, bars in whole.items()} == upwards
@@ -82,7 +87,8 @@ def test_page_before_the_first_played_session_has_history() -> None:
 
 def test_page_daily_bars_are_those_of_the_minutes() -> None:
     (first, *_), minute = (
-        HISTORY.page(replace(DAYS, minutes=m), now_ns=NOW)[0]["SPY"] for m in (1440, 1)
+        HISTORY.page(replace(DAYS, frame=TimeFrame.parse(f)), now_ns=NOW)[0]["SPY"]
+        for f in ("1Day", "1Min")
     )
     day = minute[:390]
     assert first["t"] == "2024-07-02T04:00:00Z"
@@ -96,7 +102,9 @@ def test_page_daily_bars_are_those_of_the_minutes() -> None:
 
 def test_page_long_range_ends_after_a_bounded_number_of_sessions() -> None:
     history = BarHistory(MARKET, seed=7, messages_per_minute=30)
-    query = replace(DAYS, start_ns=parse_time_ns("2024-01-01T00:00:00Z"), minutes=1440)
+    query = replace(
+        DAYS, start_ns=parse_time_ns("2024-01-01T00:00:00Z"), frame=TimeFrame.parse("1Day")
+    )
     page, token = history.page(query, now_ns=NOW)
     assert token is not None
     assert len(page["AAPL"]) == 48
@@ -111,11 +119,51 @@ def test_page_unknown_symbol_has_no_bars() -> None:
 
 @pytest.mark.parametrize("token", ["x", "AAAA", "Pz8_"])
 def test_page_foreign_token_is_refused(token: str) -> None:
-    with pytest.raises(BadRequest):
+    with pytest.raises(Refused):
         HISTORY.page(replace(DAYS, token=token), now_ns=NOW)
 
 
-@pytest.mark.parametrize("text", ["60Min", "0Min", "2Day", "1Week", "", "Min"])
-def test_frame_minutes_unknown_frame_is_refused(text: str) -> None:
-    with pytest.raises(BadRequest):
-        frame_minutes(text)
+def _days(start: str, frame: str, **more: Any) -> list[dict[str, Any]]:
+    query = replace(
+        DAYS, symbols=("SPY",), start_ns=parse_time_ns(start), frame=TimeFrame.parse(frame), **more
+    )
+    return _pages(query)["SPY"]
+
+
+def test_page_weeks_and_months_are_made_of_their_days() -> None:
+    days = _days("2024-01-01T05:00:00Z", "1Day")
+    for frame, length in (("1Week", None), ("1Month", 7), ("3Month", None), ("12Month", 4)):
+        longer = _days("2024-01-01T05:00:00Z", frame)
+        assert sum(b["v"] for b in longer) == sum(b["v"] for b in days)
+        assert [longer[0]["o"], longer[-1]["c"]] == [days[0]["o"], days[-1]["c"]]
+        assert max(b["h"] for b in longer) == max(b["h"] for b in days)
+        if length:
+            assert len({d["t"][:length] for d in days}) == len(longer)
+        assert longer == _days("2024-01-01T05:00:00Z", frame, descending=True)[::-1]
+    assert [b["t"] for b in _days("2024-06-01T00:00:00Z", "1Month")] == [
+        "2024-06-01T04:00:00Z", "2024-07-01T04:00:00Z",
+    ]  # fmt: skip
+
+
+def test_latest_bar_of_the_day_is_the_day_so_far() -> None:
+    bars = HISTORY.latest(("SPY", "NOPE"), TimeFrame.parse("1Day"), now_ns=NOW, count=2)
+    assert [b["t"][:10] for b in bars["SPY"]] == ["2024-07-05", "2024-07-03"]
+    assert set(bars) == {"SPY"}
+
+
+@pytest.mark.parametrize("text", ["60Min", "24Hour", "0Min", "2Day", "2Week", "5Month", "", "Min"])
+def test_time_frame_unknown_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match="invalid timeframe"):
+        TimeFrame.parse(text)
+
+
+@given(
+    st.sampled_from(["7Min", "59Min", "1Hour", "23Hour", "1Day", "1Week", "1Month", "6Month"]),
+    st.integers(10**18, 2 * 10**18),
+)
+def test_time_frame_bars_cover_time_without_holes(text: str, ns: int) -> None:
+    frame = TimeFrame.parse(text)
+    start, after = frame.start_of(ns), frame.next_start(ns)
+    assert start <= ns < after
+    assert frame.start_of(start) == frame.start_of(after - 1) == start
+    assert frame.start_of(after) == after
