@@ -17,6 +17,7 @@ from pipelines.exchange.session import header_keys
 from pipelines.exchange.sockets import FLOOR
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_FEED_PATHS = ("/v2/iex", "/v2/sip", "/v2/test")
 _KNOWN_KEYS = 10_000
 _KEY = web.RequestKey("key", str)
 _ACCOUNT = web.RequestKey("account", Account)
@@ -87,7 +88,7 @@ def feeds_of(request: web.Request) -> tuple[str, ...]:
 @web.middleware
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Checks the keys of the vendor's REST requests, counts them, and words their errors."""
-    vendor = request.path.startswith(("/v2/", "/v1beta1/"))
+    vendor = request.path.startswith(("/v2/", "/v1beta1/")) and request.path not in _FEED_PATHS
     if not vendor or request.headers.get("Upgrade", "").lower() == "websocket":
         return await handler(request)
     given = header_keys(request.headers)
