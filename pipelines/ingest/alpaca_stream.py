@@ -65,6 +65,7 @@ class AlpacaStream:
         self._ws = _connect(url, binary=binary, timeout_s=connect_timeout_s)
         self._heard_s = self._pinged_s = now_s()
         self._leaving = False
+        self._n_bytes = 0
         self.closed = False
 
     def receive(self, timeout_s: float) -> tuple[int, list[Event]]:
@@ -92,6 +93,7 @@ class AlpacaStream:
             raise FeedTransient(f"the connection broke: {error}") from error
         received_ns = self._now_ns()
         self._heard_s = self._now_s()
+        self._n_bytes += len(data)
         if opcode == ABNF.OPCODE_CLOSE:
             if self._leaving:
                 self.closed = True
@@ -102,6 +104,11 @@ class AlpacaStream:
         events = self._protocol.receive(bytes(data), text=opcode == ABNF.OPCODE_TEXT)
         self.send_pending()
         return received_ns, events
+
+    def take_bytes(self) -> int:
+        """Bytes of payload that came since the last time this was asked."""
+        n_bytes, self._n_bytes = self._n_bytes, 0
+        return n_bytes
 
     def send_pending(self) -> None:
         """Send what the session wants to say."""

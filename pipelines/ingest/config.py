@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import ConfigError
+from pipelines.ingest.subscriptions import NEWS_CHANNEL, share, tidy
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """One place to have market data from.
+
+    Args:
+        name: ``sip``, ``iex``, ``test``, ``rest``.
+        url: ``ws://`` or ``wss://`` for a websocket; for REST the server without path, ``http://``
+            or ``https://``.
+        feed: Feed that REST is asked for.
+    """
+
+    name: str
+    url: str
+    feed: str = "iex"
+
+    @property
+    def polled(self) -> bool:
+        """Whether it is asked again and again, over REST."""
+        return self.url.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +43,17 @@ class ProducerConfig:
         secret: Its secret; never shown.
         symbols: Symbols to subscribe; ``("*",)`` for all.
         channels: Channels to subscribe for each symbol.
+        channel_symbols: Channels with symbols of their own, instead of ``symbols``.
+        source: Name of the feed behind ``url``.
+        fallbacks: Where data comes from when the feed refuses us for good or keeps failing; best
+            first.
+        failover_after: Failed attempts in a row after which the next source takes over.
+        probe_s: Interval of asking whether a better source would have us again.
+        news_url: Feed of the news, or ``None`` for no news.
+        index: Which of several producers that share the symbols by bucket.
+        producers: How many there are.
+        lock_dir: Folder of the locks that keep two processes of this host from connecting with one
+            key at a time; ``None`` for no lock.
         codec: Encoding of the feed.
         clock_url: Where the exchange announces its market clock (``…/raytape/clock``); ``None``
             for a live market.
@@ -31,11 +66,16 @@ class ProducerConfig:
         heartbeat_s: Interval of heartbeats, wall seconds.
         state_save_s: Interval of saving the state, wall seconds.
         ping_s: Interval of pings; a connection that says nothing for three of them is dead.
-        stale_s: In an open market, silence longer than this (and than 50 usual intervals)
-            means a broken feed.
+        stale_s: In an open market, no trade and no quote for longer than this, although 50 were
+            to be expected, means a broken feed; wall seconds.
+        stale_bars_s: The same for minute bars, of which 5 were to be expected; wall seconds.
+        rest_poll_s: Interval of polling where REST is the source; wall seconds.
+        rest_per_minute: Most requests in a minute where REST is the source (free plan: 200).
+        rest_lag_s: How old data must be before REST is asked for it, so that nothing comes later.
         connect_timeout_s: Longest wait for a connection, and for each step of the handshake.
         backoff_first_s: First delay before connecting again.
         backoff_cap_s: Longest delay.
+        max_attempts: Failed attempts in a row after which the producer gives up; ``None``: never.
     """
 
     url: str
@@ -43,6 +83,15 @@ class ProducerConfig:
     secret: str = field(repr=False)
     symbols: tuple[str, ...]
     channels: tuple[str, ...] = ("trades", "quotes", "bars")
+    channel_symbols: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    source: str = "feed"
+    fallbacks: tuple[SourceConfig, ...] = ()
+    failover_after: int = 5
+    probe_s: float = 300.0
+    news_url: str | None = None
+    index: int = 0
+    producers: int = 1
+    lock_dir: Path | None = None
     codec: Literal["msgpack", "json"] = "msgpack"
     clock_url: str | None = None
     state_path: Path | None = None
@@ -54,15 +103,68 @@ class ProducerConfig:
     state_save_s: float = 1.0
     ping_s: float = 10.0
     stale_s: float = 30.0
+    stale_bars_s: float = 180.0
+    rest_poll_s: float = 2.0
+    rest_lag_s: float = 1.0
+    rest_per_minute: int = 150
     connect_timeout_s: float = 10.0
     backoff_first_s: float = 0.5
     backoff_cap_s: float = 30.0
+    max_attempts: int | None = None
 
     def __post_init__(self) -> None:
         if not self.symbols:
             raise ConfigError("no symbols to subscribe; set RAYTAPE_SYMBOLS")
         if not self.url.startswith(("ws://", "wss://")):
             raise ConfigError(f"the feed's address must begin with ws:// or wss://: {self.url!r}")
-        for name in ("batch_ms", "max_batch_messages", "max_queued", "heartbeat_s", "ping_s"):
+        for name in (
+            "batch_ms", "max_batch_messages", "max_queued", "heartbeat_s", "ping_s", "probe_s",
+            "failover_after", "producers", "stale_s", "stale_bars_s", "rest_poll_s",
+        ):  # fmt: skip
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.index < self.producers:
+            raise ConfigError(f"producer {self.index} of {self.producers}: there is no such one")
+        _ = self.configured  # refuses unknown channels
+
+    @property
+    def configured(self) -> dict[str, tuple[str, ...]]:
+        """Per channel, the symbols that the settings ask for, of all producers together."""
+        lists = dict.fromkeys(self.channels, self.symbols) | dict(self.channel_symbols)
+        return tidy(lists)
+
+    @property
+    def subscriptions(self) -> dict[str, tuple[str, ...]]:
+        """Per channel, the symbols that the settings ask of this producer."""
+        return share(self.configured, self.index, self.producers)
+
+    @property
+    def sources(self) -> tuple[SourceConfig, ...]:
+        """Where data may come from, best first."""
+        return (SourceConfig(self.source, self.url), *self.fallbacks)
+
+    @property
+    def subscriptions_path(self) -> Path | None:
+        """Where subscriptions that were changed at run time are kept."""
+        return None if self.state_path is None else self.state_path.with_name("subscriptions.json")
+
+    def news(self) -> ProducerConfig | None:
+        """Settings of the producer of the news: a connection, epoch and state of its own.
+
+        It writes no heartbeats: it cannot say that a symbol's trades are all written.
+        """
+        if self.news_url is None or self.index > 0:
+            return None
+        state = None if self.state_path is None else self.state_path.parent / "news" / "state.json"
+        return replace(
+            self,
+            url=self.news_url,
+            source="news",
+            channels=(NEWS_CHANNEL,),
+            channel_symbols={},
+            fallbacks=(),
+            news_url=None,
+            producers=1,
+            state_path=state,
+            heartbeat_s=math.inf,
+        )

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.events import GAP, HEARTBEAT, Message, effective_ns, reject_reason
+from pipelines.events import GAP, HEARTBEAT, NEWS, Message, effective_ns, reject_reason
 from pipelines.ingest.unfilled import NOTHING, Filling, Gap, Key, Step, Unfilled
 
 RETROSPECTIVE = frozenset("ducx")
@@ -171,7 +171,7 @@ class GapTracker:
                     ns, of = effective_ns(message), (message["S"], kind)
                     steps[of] = steps[of].then(ns) if of in steps else Step(ns, 1, 1)
             elif kind not in RETROSPECTIVE:
-                last[message.get("S", "")] = message
+                last[message.get("S") or (NEWS if kind == "n" else "")] = message
         for symbol, message in last.items():
             if not symbol:
                 continue
@@ -214,7 +214,9 @@ def _advance(marks: dict[str, int], new: Mapping[str, int]) -> None:
 def _stored_until(messages: Sequence[Message], symbol: str, market_ns: int) -> int | None:
     """Effective time of the last message of a symbol that will be stored, not quarantined."""
     for message in reversed(messages):
-        own = message.get("S") == symbol and message["T"] not in _NO_BOUND
+        kind = message["T"]
+        whose = message.get("S") or (NEWS if kind == "n" else None)
+        own = whose == symbol and kind not in _NO_BOUND
         if own and "bf" not in message and reject_reason(message, market_ns=market_ns) is None:
             return effective_ns(message)
     return None

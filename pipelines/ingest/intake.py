@@ -1,19 +1,26 @@
 """From decoded messages to the queues of their buckets.
 
-Routing, quarantine of what is no message, gap rows and heartbeats. No I/O; the caller holds the
+Routing, quarantine of what is no message, gap rows and heartbeats. A trade that came before and a
+message with a number that JSON cannot carry (NaN, infinite) are kept raw for the quarantine here;
+all else is judged by the readers of the stream (:func:`pipelines.events.reject_reason`). News may
+be about many symbols: all of it goes into one bucket, once, in order. No I/O; the caller holds the
 lock of the batcher.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, MutableSequence, Sequence
+from math import isfinite
 from typing import Any
 
+from pipelines import codec
 from pipelines.clock import LIVE, MarketClock
 from pipelines.events import (
     GAP,
     HEARTBEAT,
     MALFORMED,
+    NEWS,
+    TRADE,
     Message,
     bucket_of,
     effective_ns,
@@ -21,10 +28,12 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.ingest.gaps import RETROSPECTIVE, GapTracker
+from pipelines.ingest.repeats import RecentTrades
 from pipelines.ports import RecordBatcher
 
 OWN_TYPES = frozenset({HEARTBEAT, GAP, MALFORMED})
 MAX_ROUTES = 50_000
+REPEATED_TRADE = "duplicate_trade"
 
 
 class Intake:
@@ -36,7 +45,9 @@ class Intake:
 
     Attributes:
         received: Market messages taken in (malformed ones included), this run.
-        malformed: Of these, what was no message.
+        malformed: Of these, what was no message, and what came twice.
+        duplicates: Of these, what came twice.
+        backfilled: Of these, what was missed and fetched later.
         clock: The market clock, as last announced.
         clock_known: Whether it was announced.
     """
@@ -48,6 +59,9 @@ class Intake:
         self._buckets: dict[int, set[str]] = {}
         self.received = 0
         self.malformed = 0
+        self.backfilled = 0
+        self.duplicates = 0
+        self._trades = RecentTrades()
         self.clock: MarketClock = LIVE
         self.clock_known = False
         self._all = False
@@ -84,7 +98,13 @@ class Intake:
         for message in messages:
             if type(message) is dict:
                 symbol, kind = message.get("S"), message.get("T")
-                if type(symbol) is str and type(kind) is str and kind not in OWN_TYPES:
+                if (
+                    type(symbol) is str
+                    and type(kind) is str
+                    and kind not in OWN_TYPES
+                    and (kind != TRADE or not self._trades.repeats(symbol, message))
+                    and _finite(message)
+                ):
                     message["r"] = received_ns
                     queue = routes.get(symbol)
                     if queue is None:
@@ -99,6 +119,30 @@ class Intake:
         self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
         self.received += 1
         self.malformed += 1
+
+    def begin_again(self) -> None:
+        """The market began again, with the same trades."""
+        self._trades.clear()
+
+    def take_backfilled(self, messages: Iterable[Message], *, received_ns: int) -> list[Message]:
+        """Take in messages of a gap, fetched later; those that did not come before.
+
+        They go through no gap row and say nothing about how far their symbols came.
+
+        Args:
+            messages: Trades, quotes and bars with their symbols.
+            received_ns: Wall time of receipt.
+        """
+        taken = []
+        for message in messages:
+            if message["T"] == TRADE and self._trades.repeats(message["S"], message):
+                continue
+            message["bf"], message["r"] = True, received_ns
+            self._route(message["S"]).append(message)
+            taken.append(message)
+        self.received += len(taken)
+        self.backfilled += len(taken)
+        return taken
 
     def heartbeat(self, *, wall_ns: int) -> None:
         """Write one heartbeat into every bucket in use.
@@ -133,7 +177,12 @@ class Intake:
                 self.take(messages[position:], received_ns=received_ns)
                 return
             self.received += 1
-            if not _plain(message):
+            if not _plain(message) or (
+                message["T"] == TRADE and self._trades.repeats(message["S"], message)
+            ):
+                if NEWS in self._tracker.waiting and _is_news(message, market_ns):
+                    rows = self._tracker.resume(NEWS, effective_ns(message))
+                    self.write_gaps(rows, wall_ns=received_ns)
                 self._take_odd(message, received_ns)
                 continue
             if (
@@ -158,13 +207,14 @@ class Intake:
         """A message without a symbol of its own, or no message at all."""
         reason = _why_odd(message)
         if reason is None:
-            symbols = message.get("symbols")
-            first = symbols[0] if isinstance(symbols, list) and symbols else None
-            bucket = bucket_of(first) if isinstance(first, str) else 0
             message["r"] = received_ns
-            self._batcher.queue(bucket).append(message)
+            self._batcher.queue(bucket_of(NEWS)).append(message)
             return
-        raw = repr(message).encode(errors="backslashreplace")
+        if reason == REPEATED_TRADE:
+            raw = codec.encode_json(message)
+            self.duplicates += 1
+        else:
+            raw = repr(message).encode(errors="backslashreplace")
         self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
         self.malformed += 1
 
@@ -175,7 +225,21 @@ def _plain(message: Any) -> bool:
         and type(message.get("S")) is str
         and type(message.get("T")) is str
         and message["T"] not in OWN_TYPES
+        and _finite(message)
     )
+
+
+def _finite(message: Message) -> bool:
+    """Whether JSON can carry its numbers; it would write others as null."""
+    for value in message.values():  # noqa: SIM110 (twice as fast as all())
+        if type(value) is float and not isfinite(value):
+            return False
+    return True
+
+
+def _is_news(message: Any, market_ns: int) -> bool:
+    odd = type(message) is not dict or _why_odd(message) is not None
+    return not odd and reject_reason(message, market_ns=market_ns) is None
 
 
 def _why_odd(message: Any) -> str | None:
@@ -186,6 +250,11 @@ def _why_odd(message: Any) -> str | None:
         return "missing_field:T"
     if kind in OWN_TYPES:
         return f"reserved_type:{kind}"
+    for key, value in message.items():
+        if type(value) is float and not isfinite(value):
+            return f"bad_number:{key}"
+    if type(message.get("S")) is str:
+        return REPEATED_TRADE  # nothing else is odd about it
     if "S" in message:
         return "bad_symbol"
     return None if "symbols" in message else "missing_field:S"

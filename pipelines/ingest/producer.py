@@ -5,8 +5,9 @@ queues their messages; a sender thread makes records and puts them. What the fee
 we were not there is declared in gap rows (:mod:`pipelines.ingest.gaps`). A process that was killed
 finds out from the stream itself how far it had come (:mod:`pipelines.ingest.state`).
 
-Fatal refusals of the feed end in the state ``failed`` with their reason; everything else is tried
-again for ever.
+The data comes from a source (:mod:`pipelines.ingest.sources`): the feed, or the next one of the
+list while the feed will not have us. A refusal for good of all of them ends in the state ``failed``
+with its reason; everything else is tried again, for ever unless a limit is set.
 """
 
 from __future__ import annotations
@@ -21,14 +22,20 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.errors import FeedFatal, FeedTransient, StreamError
+from pipelines.errors import StreamError
+from pipelines.events import NEWS
 from pipelines.ingest import state as states
+from pipelines.ingest import subscriptions
 from pipelines.ingest.config import ProducerConfig
-from pipelines.ingest.connection import Connection, Meter
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.intake import Intake
+from pipelines.ingest.meter import Meter
+from pipelines.ingest.reception import Desk
 from pipelines.ingest.sender import Sender
+from pipelines.ingest.sessions import Sessions
+from pipelines.ingest.sources import MakeClient, rest_client
 from pipelines.ingest.state import ProducerState
+from pipelines.ingest.subscriptions import ALL, Subscriptions, symbols_of
 from pipelines.ingest.watch import StalenessWatch
 from pipelines.ports import BatcherFactory, RecordSink, TailReader
 from pipelines.retry import delays
@@ -47,6 +54,7 @@ class Producer:
         make_batcher: Makes the batcher (:class:`pipelines.kinesis.batching.Batcher`).
         tail: Reads what a killed predecessor had written; without it, what was written after the
             last save of the state is declared as missed although it is stored.
+        make_client: Makes the client of a source that is polled.
         rng: Jitter of the delays.
     """
 
@@ -57,6 +65,7 @@ class Producer:
         sink: RecordSink,
         make_batcher: BatcherFactory,
         tail: TailReader | None = None,
+        make_client: MakeClient = rest_client,
         rng: random.Random | None = None,
     ) -> None:
         self._config = config
@@ -68,7 +77,9 @@ class Producer:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._finished = threading.Event()
-        self._symbols = tuple(dict.fromkeys(config.symbols))
+        self._make_client = make_client
+        self._wishes = _last_wishes(config)
+        self._wanted = subscriptions.share(self._wishes, config.index, config.producers)
         self._stopping = False
         self._paused = False
         self._flush_s = STOP_FLUSH_S
@@ -77,13 +88,12 @@ class Producer:
         self._error: str | None = None
         self._reconnects = 0
         self._before = 0
-        self._asked: dict[str, int] = {}
         self._meter = Meter()
-        self._watch = StalenessWatch(stale_s=config.stale_s)
+        self._watch = StalenessWatch(stale_s=config.stale_s, stale_bars_s=config.stale_bars_s)
         self._tracker = GapTracker()
         self._intake: Intake | None = None
         self._sender: Sender | None = None
-        self._connection: Connection | None = None
+        self._sessions: Sessions | None = None
 
     def run(self) -> None:
         """Stream until stopped. Blocks."""
@@ -121,11 +131,29 @@ class Producer:
         if self._state == "failed":
             self._error = None
             self._state = "connecting"
+            if self._sessions is not None:
+                self._sessions.begin_again()
         self._changed.set()
 
     def set_symbols(self, symbols: Iterable[str]) -> None:
-        """Change what is subscribed, without a new connection."""
-        self._symbols = tuple(dict.fromkeys(symbols))
+        """Change the symbols of every channel, without a new connection.
+
+        Of several producers that share the symbols each is told all of them and takes its own.
+        """
+        self.set_subscriptions(subscriptions.with_symbols(self._wishes, symbols))
+
+    def set_subscriptions(self, wishes: Subscriptions) -> None:
+        """Change the channels and the symbols of each, without a new connection.
+
+        Raises:
+            ConfigError: An unknown channel, or ``*`` among several producers.
+        """
+        config = self._config
+        tidy = subscriptions.tidy(wishes)
+        self._wanted = subscriptions.share(tidy, config.index, config.producers)
+        self._wishes = tidy
+        if config.subscriptions_path is not None:
+            subscriptions.save(config.subscriptions_path, tidy, configured=config.configured)
         self._changed.set()
 
     @property
@@ -135,7 +163,9 @@ class Producer:
 
     def stats(self) -> dict[str, Any]:
         """State and counters, as JSON types."""
-        intake, sender, connection = self._intake, self._sender, self._connection
+        intake, sender, sessions = self._intake, self._sender, self._sessions
+        granted = sessions.granted if sessions else None
+        granted = self._wanted if granted is None else granted
         with self._lock:
             queued = intake.unsent if intake else 0
         counters: dict[str, Any] = {
@@ -151,15 +181,30 @@ class Producer:
             "epoch": self._epoch,
             "received": self._before + (intake.received if intake else 0),
             "malformed": intake.malformed if intake else 0,
+            "duplicates": intake.duplicates if intake else 0,
             "queued": queued,
             "reconnects": self._reconnects,
             "stalls": self._meter.stalls,
             "last_message_wall_ns": self._meter.last_ns,
             "messages_per_s": round(self._meter.rate(time.monotonic()), 1),
-            "symbols": sorted(connection.subscribed) if connection else list(self._symbols),
+            "bytes_received": self._meter.n_bytes,
+            "by_type": self._meter.by_type(),
+            "source": sessions.source if sessions else self._config.source,
+            "degraded": sessions.degraded if sessions else None,
+            "symbols": sorted(symbols_of(granted)),
+            "subscriptions": {channel: len(has) for channel, has in granted.items()},
+            "left_out": {c: list(s) for c, s in sessions.left_out.items()} if sessions else {},
+            "halted": sorted(self._watch.halted),
             "clock": intake.clock.to_dict() if intake else None,
             **counters,
         }
+
+    def series(self) -> dict[tuple[str, str], int]:
+        """Messages received per type and symbol, this run."""
+        return self._meter.series()
+
+    def _leaving(self) -> bool:
+        return self._stopping or self._paused
 
     def _prepare(self) -> None:
         config = self._config
@@ -167,9 +212,10 @@ class Producer:
         before = self._recover(saved) if saved else ProducerState(epoch=self._epoch)
         self._before = before.messages
         self._tracker = GapTracker(before.marks)
+        wanted = {*symbols_of(self._wanted), NEWS}
         if saved:
             self._tracker.interrupted(
-                [s for s in before.marks if "*" in self._symbols or s in self._symbols],
+                [s for s in before.marks if s in wanted or ALL in wanted],
                 reason="restart",
             )
         batcher = self._make_batcher(
@@ -192,6 +238,24 @@ class Producer:
             state_path=config.state_path,
             save_s=config.state_save_s,
         )
+        desk = Desk(
+            config,
+            intake=self._intake,
+            tracker=self._tracker,
+            sender=self._sender,
+            lock=self._lock,
+            watch=self._watch,
+            meter=self._meter,
+        )
+        self._sessions = Sessions(
+            desk,
+            wanted=lambda: self._wanted,
+            leaving=self._leaving,
+            stopping=lambda: self._stopping,
+            on_state=self._enter,
+            make_client=self._make_client,
+            rng=self._rng,
+        )
         self._sender.start()
 
     def _recover(self, saved: ProducerState) -> ProducerState:
@@ -212,64 +276,33 @@ class Producer:
         return saved
 
     def _stream_for_ever(self) -> None:
+        if self._sessions is None:
+            raise RuntimeError("run() prepares the sessions first")
         backoff = self._delays()
         while not self._stopping:
             if self._paused or self._state == "failed":
                 self._state = "failed" if self._state == "failed" else "paused"
                 self._wait(1.0)
                 continue
-            reason, streamed = self._stream_once()
-            if streamed:
+            self._state = "connecting"
+            ended = self._sessions.once()
+            if ended.streamed:
                 backoff = self._delays()
-            if self._stopping or self._paused or self._state == "failed":
+            if ended.failed is not None:
+                self._state, self._error = "failed", ended.failed
+            if self._leaving() or ended.failed is not None or ended.switched:
                 continue
             delay_s = next(backoff)
-            self._state, self._error = "backing_off", reason
+            self._state, self._error = "backing_off", ended.reason
             self._reconnects += 1
-            log.warning("disconnected (%s); connecting again in %.1f s", reason, delay_s)
+            log.warning("disconnected (%s); connecting again in %.1f s", ended.reason, delay_s)
             self._wait_out(delay_s)
-
-    def _stream_once(self) -> tuple[str, bool]:
-        """One connection, from its opening to its end; why it ended, and whether it had data."""
-        intake, sender = self._parts()
-        self._state = "connecting"
-        connection = self._connection = Connection(
-            self._config,
-            intake=intake,
-            tracker=self._tracker,
-            sender=sender,
-            lock=self._lock,
-            watch=self._watch,
-            meter=self._meter,
-            asked=self._asked,
-            wanted=lambda: self._symbols,
-            leaving=lambda: self._stopping or self._paused,
-            on_state=self._enter,
-        )
-        reason = "paused"
-        try:
-            connection.run()
-        except FeedFatal as error:
-            log.error("the feed refuses us for good: %s", error)  # noqa: TRY400 (no bug of ours)
-            reason = self._error = str(error)
-            self._state = "failed"
-        except FeedTransient as error:
-            reason = str(error)
-        else:
-            if self._stopping:
-                with self._lock:
-                    connection.declare_open_gaps()
-                return reason, connection.had_data
-        with self._lock:
-            lost = self._tracker.known if "*" in self._asked else self._asked.keys()
-            self._tracker.interrupted(lost, reason=reason)
-        return reason, connection.had_data
 
     def _declare_rest(self) -> None:
         """The end, and we are not connected: what was missed until now is declared now."""
-        intake, _ = self._parts()
+        intake = self._intake
         with self._lock:
-            if self._tracker.open and intake.clock_known:
+            if intake is not None and self._tracker.open and intake.clock_known:
                 now_ns = wall_ns()
                 rows = self._tracker.close(intake.clock.market_ns(now_ns) + 1)
                 intake.write_gaps(rows, wall_ns=now_ns)
@@ -278,17 +311,14 @@ class Producer:
         self._state, self._error = state, error
 
     def _finish(self) -> None:
+        if self._sessions is not None:
+            self._sessions.end()
         stored = self._sender is None or self._sender.finish(self._flush_s)
         self._drained = stored
         if self._state != "failed":
             self._state = "stopped"
         log.info("stopped; %s", "all is stored" if stored else "not all could be stored")
         self._finished.set()
-
-    def _parts(self) -> tuple[Intake, Sender]:
-        if self._intake is None or self._sender is None:
-            raise RuntimeError("run() prepares the parts first")
-        return self._intake, self._sender
 
     def _wait(self, seconds: float) -> None:
         self._changed.wait(seconds)
@@ -303,3 +333,11 @@ class Producer:
     def _delays(self) -> Iterator[float]:
         config = self._config
         return delays(first_s=config.backoff_first_s, cap_s=config.backoff_cap_s, rng=self._rng)
+
+
+def _last_wishes(config: ProducerConfig) -> dict[str, tuple[str, ...]]:
+    """What was subscribed last, as far as the settings have not changed since."""
+    path = config.subscriptions_path
+    if path is None:
+        return config.configured
+    return subscriptions.load(path, configured=config.configured)

@@ -238,9 +238,9 @@ def test_bad_input_is_kept_raw_and_the_rest_of_the_frame_stored(feed, stream, st
     bad = [m["reason"].split(":")[0] for m in stream.messages("bad")]
     assert sorted(bad) == sorted(
         ["no JSON", "no msgpack", "not_an_object", "missing_field", "missing_field",
-         "missing_field", "reserved_type"]
+         "missing_field", "reserved_type", "bad_number"]
     )  # fmt: skip
-    assert [m["p"] for m in stream.messages("t")] == [10.5, None]
+    assert [m["p"] for m in stream.messages("t")] == [10.5]
     assert len(stream.messages("zz")) == 1
     assert running.producer.stats()["acked"] == 10
 
@@ -264,24 +264,22 @@ def test_stream_down_stops_reading_at_the_limit_and_recovers(feed, stream, start
 def test_mute_feed_in_open_market_reconnects_once_and_declares_a_gap(
     feed, stream, start, monkeypatch
 ):
-    monkeypatch.setattr("pipelines.ingest.connection.market_open", lambda *_: True)
-    running = start(stale_s=0.5)
+    monkeypatch.setattr("pipelines.ingest.watch.phase_at", lambda *_: "midday")
+    running = start(stale_s=0.1)
     running.streaming()
     feed.publish([feed.trade("SPY")])
     running.until(lambda s: s["reconnects"] == 1 and s["state"] == "streaming")
     feed.publish([feed.trade("SPY")])
     assert running.drain()
     assert feed.connections == 2
-    assert "silent" in stream.messages("gap")[0]["reason"]
+    assert "no trades and quotes" in stream.messages("gap")[0]["reason"]
 
 
 def test_mute_feed_in_closed_market_is_left_alone(feed, start, monkeypatch):
     judged = []
-    monkeypatch.setattr(
-        "pipelines.ingest.connection.market_open", lambda *_: bool(judged.append(1))
-    )
-    running = start(stale_s=0.05)
-    running.until(lambda _: len(judged) >= 3)
+    monkeypatch.setattr("pipelines.ingest.watch.phase_at", lambda *_: judged.append(1))
+    running = start(stale_s=0.01)
+    running.until(lambda _: len(judged) >= 5)
     assert feed.connections == 1
 
 
