@@ -7,40 +7,24 @@ cannot be mended raises :class:`~pipelines.errors.StreamError`.
 
 from __future__ import annotations
 
-import logging
-import random
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    HTTPClientError,
-    ReadTimeoutError,
-)
-from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.exceptions import ClientError
 
-from pipelines.errors import StreamError, StreamUnavailable
-from pipelines.kinesis.offsets import HORIZON, Position, Shard
-from pipelines.ports import KinesisConfig
-from pipelines.retry import delays
+from pipelines.errors import StreamError
+from pipelines.kinesis.clients import client_of
+from pipelines.kinesis.offsets import HORIZON, Position
+from pipelines.kinesis.service import Gate, attempt, created_ms, naming
 
-log = logging.getLogger(__name__)
-T = TypeVar("T")
+__all__ = ["MAX_PAGE", "Page", "RawRecord", "ShardCursor", "client_of", "created_ms"]
 
-THROTTLED = frozenset({"ProvisionedThroughputExceededException", "LimitExceededException"})
-_TRANSIENT = THROTTLED | {
-    "InternalFailure", "InternalFailureException", "ServiceUnavailable", "Throttling",
-    "ThrottlingException", "KMSThrottlingException", "RequestTimeout", "502", "503", "500", "504",
-}  # fmt: skip
-_EXPIRED = "ExpiredIteratorException"
 MAX_PAGE = 10_000
+_PAGE_BYTES = 8_000_000  # AWS answers with 10 MB at most; an embedded Kinesis knows no bound
+_FIRST_PAGE = 2_000  # records, while their size is unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,137 +55,21 @@ class Page:
         behind_ms: How far its end lies behind the tip, as the service says.
         full: It held as many records as were asked for.
         closed: The shard is closed and nothing follows.
+        seamless: Nothing that lay between the page before (or the place of an inexact begin) and
+            this one can have been trimmed: that page had reached the tip and its iterator held.
     """
 
     records: Sequence[RawRecord]
     behind_ms: int
     full: bool
     closed: bool
+    seamless: bool = False
 
     @property
     def at_tip(self) -> bool:
         """Whether nothing more was there to read."""
         # An emulator says 0 behind whatever is left, hence the second half.
         return self.closed or (self.behind_ms == 0 and not self.full)
-
-
-def timestamps_work(config: KinesisConfig) -> bool:
-    """Whether an iterator AT_TIMESTAMP may be asked for.
-
-    Embedded Kinesis walks through all that it holds for one, and never answers if nothing is as
-    new as that; the cursor then skips by arrival time itself.
-    """
-    return config.endpoint_url is None or ".amazonaws.com" in config.endpoint_url
-
-
-@lru_cache(maxsize=8)
-def client_of(config: KinesisConfig) -> Any:
-    """The Kinesis client of this process for a configuration (making one takes ~0.1 s)."""
-    return boto3.client(
-        "kinesis",
-        config=Config(
-            retries={"total_max_attempts": 1},  # tried again here, where the reason is known
-            connect_timeout=3,
-            read_timeout=15,
-            max_pool_connections=32,
-            tcp_keepalive=True,
-        ),
-        **config.client_kwargs(),
-    )
-
-
-def attempt(
-    call: Callable[[], T],
-    *,
-    what: str,
-    timeout_s: float,
-    rng: random.Random | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.monotonic,
-) -> T:
-    """Call the service, again after a growing delay while the failure may pass.
-
-    Args:
-        call: One request.
-        what: What it asks for, named in the error.
-        timeout_s: No further attempt is begun after this time.
-        rng: Source of the jitter.
-        sleep: Waits.
-        clock: Monotonic seconds.
-
-    Raises:
-        StreamUnavailable: It did not work out in time.
-        StreamError: The service refused for good.
-        ClientError: The iterator expired (the caller renews it).
-    """
-    deadline = clock() + timeout_s
-    waits = delays(first_s=0.1, cap_s=5.0, rng=rng or random.Random())  # noqa: S311 (jitter)
-    while True:
-        try:
-            return call()
-        except ClientError as error:
-            code = error.response.get("Error", {}).get("Code", "")
-            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            if code == _EXPIRED:
-                raise
-            if code not in _TRANSIENT and status < 500:
-                raise StreamError(f"{what}: {code}: {error}") from error
-            failure: Exception = error
-        except (BotoConnectionError, HTTPClientError, ReadTimeoutError) as error:
-            failure = error
-        except BotoCoreError as error:
-            raise StreamError(f"{what}: {error}") from error
-        wait_s = next(waits)
-        if clock() + wait_s > deadline:
-            raise StreamUnavailable(
-                f"{what}: no answer within {timeout_s:g} s: {failure}"
-            ) from failure
-        log.info("%s: %s; again in %.1f s", what, failure, wait_s)
-        sleep(wait_s)
-
-
-def list_shards(client: Any, stream: str, *, timeout_s: float = 30) -> list[Shard]:
-    """All shards of a stream, closed ones included.
-
-    Raises:
-        StreamError: The service refused or did not answer.
-    """
-    found: list[Shard] = []
-    arguments: dict[str, Any] = {"StreamName": stream}
-    while True:
-        answer = attempt(
-            partial(client.list_shards, **arguments),
-            what=f"shards of {stream}",
-            timeout_s=timeout_s,
-        )
-        for shard in answer["Shards"]:
-            parents = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
-            last = shard["SequenceNumberRange"].get("EndingSequenceNumber")
-            found.append(
-                Shard(
-                    id=shard["ShardId"],
-                    parents=tuple(parent for parent in parents if parent),
-                    last=int(last) if last else None,
-                )
-            )
-        if not answer.get("NextToken"):
-            return found
-        arguments = {"NextToken": answer["NextToken"]}
-
-
-def created_ms(client: Any, stream: str, *, timeout_s: float = 30) -> int:
-    """When a stream was made, wall milliseconds.
-
-    Raises:
-        StreamError: There is no such stream, or the service did not answer.
-    """
-    answer = attempt(
-        lambda: client.describe_stream_summary(StreamName=stream),
-        what=f"stream {stream}",
-        timeout_s=timeout_s,
-    )
-    made: datetime = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
-    return round(made.timestamp() * 1000)
 
 
 class ShardCursor:
@@ -216,7 +84,11 @@ class ShardCursor:
         latest: Begin with what arrives from now on; ``position`` (a time) is the way back to this
             place if the iterator expires before the first record.
         timeout_s: How long one page may be tried for.
+        gate: The back-off shared with the other cursors of the reader.
     """
+
+    pushed = False
+    """Whether records come by themselves, so that an empty page is no answer of the service."""
 
     def __init__(
         self,
@@ -228,7 +100,11 @@ class ShardCursor:
         native_time: bool,
         latest: bool = False,
         timeout_s: float = 30,
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate or Gate()
+        # A stream of another account is known by its ARN alone.
+        self._owner = naming(stream) if stream.startswith("arn:") else {}
         self._client = client
         self._stream = stream
         self.shard = shard
@@ -239,6 +115,11 @@ class ShardCursor:
         self._timeout_s = timeout_s
         self._iterator: str | None = None
         self._skip_before_ms: int | None = None
+        self._fitting = _FIRST_PAGE
+        self._seamless = False
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
     def page(self, limit: int = MAX_PAGE) -> Page:
         """The next records, possibly none.
@@ -251,8 +132,9 @@ class ShardCursor:
         """
         if self.closed:
             return Page((), 0, full=False, closed=True)
-        limit = max(1, min(limit, MAX_PAGE))
+        limit = max(1, min(limit, self._fitting))
         answer = self._get(limit)
+        seamless = self._seamless
         self._latest = False
         raw = answer["Records"]
         self._iterator = answer.get("NextShardIterator")
@@ -273,12 +155,18 @@ class ShardCursor:
             # All skipped: the position stays the time it is, and the iterator goes on from there.
             self._skip_before_ms = None
             self.position = Position("after", int(raw[-1]["SequenceNumber"]))
-        return Page(
+        if raw:
+            mean = sum(len(entry["Data"]) for entry in raw) // len(raw) + 1
+            self._fitting = max(_FIRST_PAGE // 20, min(MAX_PAGE, _PAGE_BYTES // mean))
+        page = Page(
             records,
             answer.get("MillisBehindLatest") or 0,
             full=len(raw) >= limit,
             closed=self.closed,
+            seamless=seamless,
         )
+        self._seamless = page.at_tip
+        return page
 
     def _get(self, limit: int) -> dict[str, Any]:
         what = f"records of {self._stream}/{self.shard}"
@@ -287,9 +175,15 @@ class ShardCursor:
                 self._iterator = self._new_iterator()
             try:
                 answer: dict[str, Any] = attempt(
-                    partial(self._client.get_records, ShardIterator=self._iterator, Limit=limit),
+                    partial(
+                        self._client.get_records,
+                        ShardIterator=self._iterator,
+                        Limit=limit,
+                        **self._owner,
+                    ),
                     what=what,
                     timeout_s=self._timeout_s,
+                    gate=self._gate,
                 )
             except ClientError:  # only an expired iterator comes through
                 self._iterator = None
@@ -301,6 +195,7 @@ class ShardCursor:
         place = self.position
         arguments: dict[str, Any]
         self._skip_before_ms = None
+        self._seamless = not place.exact
         if self._latest:
             arguments = {"ShardIteratorType": "LATEST"}
         elif place.kind == "time" and self._native_time:
@@ -316,10 +211,11 @@ class ShardCursor:
             }
         answer = attempt(
             lambda: self._client.get_shard_iterator(
-                StreamName=self._stream, ShardId=self.shard, **arguments
+                ShardId=self.shard, **naming(self._stream), **arguments
             ),
             what=f"place {place} in {self._stream}/{self.shard}",
             timeout_s=self._timeout_s,
+            gate=self._gate,
         )
         iterator: str = answer["ShardIterator"]
         return iterator

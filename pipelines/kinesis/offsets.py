@@ -8,13 +8,13 @@ first batch, so the resolved begin travels inside the end, where a replay finds 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pipelines.errors import ConfigError, StreamError
 
 VERSION = 1
-TRIM_HORIZON, LATEST, AT_TIMESTAMP = "TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"
+TRIM_HORIZON, LATEST = "TRIM_HORIZON", "LATEST"
 _SHARD_BYTES_PER_S = 1_000_000  # Kinesis takes no more than this into one shard
 
 
@@ -121,80 +121,8 @@ class Shard:
     last: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Begin:
-    """Where a query begins that has no checkpoint yet: a symbol, the same at every call.
-
-    Args:
-        kind: ``TRIM_HORIZON``, ``LATEST``, ``AT_TIMESTAMP`` or ``EXACT``.
-        at_ms: The time of ``AT_TIMESTAMP``, milliseconds since the epoch.
-        positions: The places of ``EXACT``, by shard: behind this sequence number.
-    """
-
-    kind: str
-    at_ms: int = 0
-    positions: Mapping[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> Begin:
-        """The begin of the option ``startingPosition``.
-
-        ``TRIM_HORIZON``, ``LATEST``, ``AT_TIMESTAMP:<milliseconds>``, or exact places:
-        ``shardId-000000000000=<sequence>,shardId-000000000001=<sequence>``.
-
-        >>> Begin.parse("AT_TIMESTAMP:1700000000000").at_ms
-        1700000000000
-        >>> str(Begin.parse("shardId-000000000001=7,shardId-000000000000=9"))
-        'shardId-000000000000=9,shardId-000000000001=7'
-
-        Raises:
-            ConfigError: The text is none of them.
-        """
-        if text in {TRIM_HORIZON, LATEST}:
-            return cls(text)
-        try:
-            if text.startswith(AT_TIMESTAMP + ":"):
-                return cls(AT_TIMESTAMP, at_ms=int(text.partition(":")[2]))
-            places = dict(part.split("=") for part in text.split(","))
-            return cls("EXACT", positions={shard: int(seq) for shard, seq in places.items()})
-        except ValueError as error:
-            raise ConfigError(
-                f"startingPosition={text!r}: need LATEST, TRIM_HORIZON, AT_TIMESTAMP:<ms> or "
-                "<shard>=<sequence>,..."
-            ) from error
-
-    def __str__(self) -> str:
-        if self.kind == AT_TIMESTAMP:
-            return f"{AT_TIMESTAMP}:{self.at_ms}"
-        if self.kind == "EXACT":
-            return ",".join(f"{shard}={seq}" for shard, seq in sorted(self.positions.items()))
-        return self.kind
-
-    def resolve(self, shards: Iterable[Shard], *, now_ms: int) -> dict[str, ShardOffset]:
-        """The place in each shard that reading begins with; children of others come later.
-
-        Args:
-            shards: All that the service lists.
-            now_ms: Wall time, milliseconds: what LATEST means.
-        """
-        listed = {shard.id: shard for shard in shards}
-        if self.kind == LATEST:
-            place = Position("time", now_ms)
-            return {s.id: ShardOffset(place, place) for s in listed.values() if s.last is None}
-        first = HORIZON if self.kind != AT_TIMESTAMP else Position("time", self.at_ms)
-        found = {
-            shard: ShardOffset(Position("after", seq), Position("after", seq))
-            for shard, seq in self.positions.items()
-        }
-        ancestors = _ancestors(found, listed)
-        for shard in listed.values():
-            rootless = not any(parent in listed for parent in shard.parents)
-            if shard.id not in found and shard.id not in ancestors and rootless:
-                found[shard.id] = ShardOffset(first, first)
-        return found
-
-
-def _ancestors(ids: Iterable[str], listed: Mapping[str, Shard]) -> set[str]:
+def ancestors(ids: Iterable[str], listed: Mapping[str, Shard]) -> set[str]:
+    """The shards that some shards were made from, their own parents included, at any distance."""
     seen: set[str] = set()
     todo = [listed[i] for i in ids if i in listed]
     while todo:
@@ -261,11 +189,6 @@ class StreamOffset:
         )
 
 
-def symbolic(begin: Begin) -> dict[str, Any]:
-    """JSON form of a begin that is not resolved yet."""
-    return {"begin": str(begin), "v": VERSION}
-
-
 def is_symbolic(doc: Mapping[str, Any]) -> bool:
     """Whether an offset is the unresolved begin."""
     return "begin" in doc and "shards" not in doc
@@ -299,7 +222,11 @@ def ranges(start: Mapping[str, Any], end: Mapping[str, Any]) -> list[ShardRange]
     found = []
     for shard, place in sorted(last.shards.items()):
         begin = place.begin
-        if shard in first and first[shard].end.exact:
+        if (
+            shard in first
+            and first[shard].end.exact
+            and not (begin.exact and begin > first[shard].end)
+        ):
             begin = first[shard].end
         if place.end.exact and begin < place.end:
             found.append(ShardRange(shard, begin, place.end, place.done))
@@ -325,7 +252,7 @@ def follow(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> dict[s
         # from a shard that has one: then its own turn has yet to come.
         known = [parent for parent in shard.parents if parent in found]
         waits = any(
-            parent in listed and parent not in found and _ancestors([parent], listed) & found.keys()
+            parent in listed and parent not in found and ancestors([parent], listed) & found.keys()
             for parent in shard.parents
         )
         if known and not waits and all(found[parent].done for parent in known):

@@ -13,22 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipelines.errors import DataLoss, StreamError
-from pipelines.kinesis.cursor import (
-    Page,
-    RawRecord,
-    ShardCursor,
-    client_of,
-    list_shards,
-    timestamps_work,
-)
-from pipelines.kinesis.offsets import (
-    LATEST,
-    TRIM_HORIZON,
-    Begin,
-    ShardOffset,
-    follow,
-    lost,
-)
+from pipelines.kinesis.begin import Begin
+from pipelines.kinesis.clients import client_of, timestamps_work
+from pipelines.kinesis.cursor import Page, RawRecord, ShardCursor
+from pipelines.kinesis.offsets import LATEST, TRIM_HORIZON, ShardOffset, follow, lost
+from pipelines.kinesis.service import list_shards
 from pipelines.ports import KinesisConfig
 
 log = logging.getLogger(__name__)
@@ -70,10 +59,7 @@ class StreamReader:
         self._native_time = timestamps_work(config)
         self._limit = limit
         self._timeout_s = timeout_s
-        if isinstance(start, str):
-            begin = Begin.parse(start)
-        else:
-            begin = Begin("EXACT", positions={shard: int(seq) for shard, seq in start.items()})
+        begin = Begin.parse(start) if isinstance(start, str) else Begin.behind(start)
         shards = list_shards(self._client, stream, timeout_s=timeout_s)
         self._places = begin.resolve(shards, now_ms=clock_ms())
         if gone := lost(self._places, shards):

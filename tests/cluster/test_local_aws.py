@@ -16,8 +16,8 @@ import pytest
 from cluster import local_aws, processes
 from pipelines.errors import DataLoss
 from pipelines.kinesis.offsets import Position, ShardRange
+from pipelines.kinesis.ranges import read_range
 from pipelines.kinesis.reader import StreamReader
-from pipelines.kinesis.source import read_range
 from pipelines.ports import KinesisConfig
 
 

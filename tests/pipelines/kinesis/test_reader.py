@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from pipelines.errors import StreamUnavailable
-from pipelines.kinesis import cursor
-from pipelines.kinesis.cursor import client_of
+from pipelines.kinesis import service
+from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.reader import StreamReader, read_after
 from pipelines.ports import KinesisConfig
 
@@ -171,8 +171,8 @@ def test_poll_when_one_shard_fails_keeps_what_the_other_gave(
 def test_poll_with_throttling_and_expired_iterators_returns_all(
     fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cursor.attempt, "__kwdefaults__", {
-        **cursor.attempt.__kwdefaults__, "sleep": lambda _: None,
+    monkeypatch.setattr(service.attempt, "__kwdefaults__", {
+        **service.attempt.__kwdefaults__, "sleep": lambda _: None,
     })  # fmt: skip
     reader = StreamReader(KinesisConfig(), "s", start="TRIM_HORIZON", client=fake)
     made = fake.put("a", count=2)
