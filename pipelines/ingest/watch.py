@@ -7,7 +7,8 @@ messages as :data:`USUAL_MESSAGES` should have come in it. What has been learned
 more patience. Other channels are quiet by nature and never judged.
 
 A silence that ended with a message was a quiet time, and is learned from; one that ended with a
-reconnect is not. With each reconnect that brought nothing the patience doubles.
+reconnect is not. With each reconnect that did not bring data soon the patience doubles, until
+something was learned.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ USUAL_MESSAGES = {TICKS: 50.0, BARS: 5.0}
 """So many expected messages that did not come are suspicious."""
 
 UNLEARNED_PATIENCE = 8.0
-LEARNED_AFTER = 20.0
+LEARNED_AFTER = 20
 MEMORY_S, MEMORY_MESSAGES = 120.0, 2 * LEARNED_AFTER
 """What lies longer ago than both is forgotten."""
 
@@ -54,9 +55,10 @@ class Activity:
     (2.0, True)
     """
 
-    __slots__ = ("_count", "_time_s")
+    __slots__ = ("_count", "_ever", "_time_s")
 
     def __init__(self) -> None:
+        self._ever = 0
         self._count = 0.0
         self._time_s = 0.0
 
@@ -64,13 +66,14 @@ class Activity:
         """So many messages came in this time; what lies long ago is forgotten."""
         memory_s = max(MEMORY_S, MEMORY_MESSAGES / self.rate) if self._count else MEMORY_S
         kept = math.exp(-over_s / memory_s)
+        self._ever += messages
         self._count = self._count * kept + messages
         self._time_s = self._time_s * kept + over_s
 
     @property
     def learned(self) -> bool:
         """Whether enough was seen to judge by."""
-        return self._count >= LEARNED_AFTER and self._time_s > 0
+        return self._ever >= LEARNED_AFTER and self._time_s > 0
 
     @property
     def rate(self) -> float:
@@ -132,6 +135,7 @@ class StalenessWatch:
         self._watched: frozenset[str] = frozenset()
         self._halted: set[str] = set()
         self._fruitless = 0
+        self._connected_s = 0.0
 
     @property
     def halted(self) -> frozenset[str]:
@@ -141,6 +145,7 @@ class StalenessWatch:
     def connected(self, now_s: float, *, groups: Iterable[str] = (TICKS, BARS)) -> None:
         """Data of these groups may come from now on."""
         self._watched = frozenset(groups)
+        self._connected_s = now_s
         for group in self._groups.values():
             group.last_s = group.folded_s = now_s
             group.pending.clear()
@@ -148,6 +153,7 @@ class StalenessWatch:
     def quiet_time(self, now_s: float) -> None:
         """The market is closed: what is silent now is not suspicious, and nothing is learned."""
         self.connected(now_s, groups=self._watched)
+        self._fruitless = 0
 
     def heard(self, counts: Mapping[tuple[str, str], int], now_s: float, *, phase: str) -> None:
         """Messages came: how many, per type and symbol."""
@@ -157,7 +163,8 @@ class StalenessWatch:
                 group = self._groups[name]
                 group.pending[symbol] = group.pending.get(symbol, 0) + count
                 group.last_s = now_s
-                self._fruitless = 0
+                if self._fruitless and self._cured(name, now_s, phase):
+                    self._fruitless = 0
         for group in self._groups.values():
             if group.last_s == now_s and now_s - group.folded_s >= 1.0:
                 self._fold(group, now_s, phase)
@@ -203,6 +210,11 @@ class StalenessWatch:
         else:
             limit_s = max(least_s, group.usual / rate)
         return limit_s * float(2 ** min(self._fruitless, MAX_DOUBLINGS))
+
+    def _cured(self, name: str, now_s: float, phase: str) -> bool:
+        """Whether reconnecting helped; a message that comes long after it came by itself."""
+        soon = now_s - self._connected_s <= self._least_s[name]
+        return soon or self._groups[name].expected_rate(phase, ()) is not None
 
     def _fold(self, group: _Group, now_s: float, phase: str) -> None:
         over_s, group.folded_s = now_s - group.folded_s, now_s
