@@ -37,6 +37,15 @@ class ExchangeConfig:
         max_minutes: Market minutes to play, then the market is finished; ``None`` for no limit.
         messages_per_minute: Trades and quotes per symbol and market minute, on average (one trade
             to two quotes). A minute has at least the trades that its bar needs.
+        events: Whether statuses, price bands, imbalances, daily bars and news are published beside
+            trades, quotes and minute bars.
+        correction_rate: Part of the trades that are corrected later.
+        cancel_rate: Part of the trades that are cancelled later.
+        late_trade_rate: Part of the trades that are published after their minute, an updated bar
+            behind them. They break the rule that a feed publishes in the order of time, so gap
+            rows are not exact any more; therefore 0 by default.
+        profiles: JSON file with other profiles of symbols (:mod:`.profiles`).
+        news_drift_bps: How far a price drifts after news of full sentiment; 0 for not at all.
         open_on: When the market opens: at the first subscription, or at the start.
         start_date: First day of the synthetic market; by default the last completed year's first.
         record_dir: Where the tape (all that was published) is written; ``None`` writes none.
@@ -74,6 +83,12 @@ class ExchangeConfig:
     max_sessions: int | None = None
     max_minutes: int | None = None
     messages_per_minute: int = 120
+    events: bool = True
+    correction_rate: float = 1e-4
+    cancel_rate: float = 5e-5
+    late_trade_rate: float = 0.0
+    profiles: Path | None = None
+    news_drift_bps: float = 0.0
     open_on: Literal["subscribe", "start"] = "subscribe"
     start_date: date | None = None
     record_dir: Path | None = None
@@ -103,6 +118,16 @@ class ExchangeConfig:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ConfigError(f"exchange {name}={value!r}: must be positive, or null")
+        rates = (self.correction_rate, self.cancel_rate, self.late_trade_rate)
+        if min(rates) < 0 or sum(rates) > 1:
+            raise ConfigError(
+                f"exchange correction_rate, cancel_rate, late_trade_rate={rates!r}: must not be "
+                "negative, and together at most 1"
+            )
+        if not 0 <= self.news_drift_bps <= 500:
+            raise ConfigError(
+                f"exchange news_drift_bps={self.news_drift_bps!r}: must be from 0 to 500"
+            )
         if not self.symbols and self.replay is None:
             raise ConfigError("exchange symbols=(): the synthetic market needs at least one")
         if len(set(self.symbols)) != len(self.symbols):
@@ -146,7 +171,7 @@ class ExchangeConfig:
             for name in ("symbols", "feeds"):
                 if name in values:
                     values[name] = tuple(values[name])
-            for name in ("record_dir", "state_path", "accounts", "faults"):
+            for name in ("record_dir", "state_path", "profiles", "accounts", "faults"):
                 if values.get(name) is not None:
                     values[name] = Path(values[name])
             if values.get("start_date") is not None:

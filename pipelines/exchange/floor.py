@@ -19,6 +19,7 @@ from pipelines.clock import MarketClock
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, SECOND_NS, Message
 from pipelines.exchange.accounts import Account, Accounts
+from pipelines.exchange.amendments import Rates
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.distortions import at_source
 from pipelines.exchange.fakepaca import TestStream
@@ -26,7 +27,8 @@ from pipelines.exchange.fault_entries import load_faults
 from pipelines.exchange.faults import FaultScript
 from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch, Key
 from pipelines.exchange.market import BarSource, remaining
-from pipelines.exchange.playback import Playback
+from pipelines.exchange.playback import Extras, Playback
+from pipelines.exchange.profiles import read_profiles
 from pipelines.exchange.record import Tape
 from pipelines.exchange.replay import ReplayMarket
 from pipelines.exchange.state import PlayedMinutes
@@ -78,7 +80,19 @@ def market_of(config: ExchangeConfig, *, today: date) -> BarSource:
         start_date=config.start_date or date(today.year - 1, 1, 1),
         max_sessions=config.max_sessions or SESSIONS_AHEAD,
         trades_per_minute=trades_per_minute,
+        profiles=None if config.profiles is None else read_profiles(config.profiles),
+        news_drift_bps=config.news_drift_bps,
     )
+
+
+def extras_of(config: ExchangeConfig) -> Extras:
+    """What a configuration wants to be published beside ticks and bars."""
+    rates = Rates(
+        correction=config.correction_rate,
+        cancel=config.cancel_rate,
+        late=config.late_trade_rate,
+    )
+    return Extras(notices=config.events, news=config.events, daily_bars=config.events, rates=rates)
 
 
 def _accounts(config: ExchangeConfig) -> Accounts:
@@ -117,6 +131,7 @@ class Floor:
             messages_per_minute=config.messages_per_minute,
             feed=config.feed,
             before_minute=lambda ns: self._played.begin(self.source.name, ns),
+            extras=extras_of(config),
         )
         self._tape = self._new_tape()
         self.state: State = "waiting"

@@ -7,7 +7,10 @@ its kind above 1,000. So a reader that knows the time of a message knows which o
 
 from __future__ import annotations
 
-from pipelines.events import MINUTE_NS
+from typing import NamedTuple
+
+from pipelines.events import MINUTE_NS, Message
+from pipelines.exchange.frames import Key
 
 QUANTUM_NS = 1024
 MAX_ROWS = 1000
@@ -34,3 +37,24 @@ def unique_ns(near_ns: int, *, row: int, kind: int) -> int:
     start_ns = near_ns - near_ns % MINUTE_NS
     slot = min((near_ns - start_ns) // _SLOT_NS, _SLOTS - 1)
     return start_ns + slot * _SLOT_NS + row * QUANTUM_NS + kind
+
+
+class Event(NamedTuple):
+    """A message that is no tick, and when it is published.
+
+    Args:
+        due_ns: Market time of publication.
+        time_ns: The time that the message bears; a late trade's lies before.
+        key: Channel and symbol.
+        message: The message, without its time.
+    """
+
+    due_ns: int
+    time_ns: int
+    key: Key
+    message: Message
+
+
+def when(event: Event) -> tuple[int, int]:
+    """Key to sort events by: publication, then the time that they bear."""
+    return event.due_ns, event.time_ns

@@ -24,6 +24,8 @@ ROUND_LOT = 100
 """Shares; a smaller trade is an odd lot."""
 
 _PATH, _SIZE, _TIME, _QUOTE, _SHAPE = range(5)
+AMEND = 5
+"""Noise of a bar that others may draw from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +237,22 @@ def minute_ticks(bars: Bars, trades: Trades) -> Ticks:
         ask_size=flat[:, 3].astype(np.int64),
         number=slot_index // 3,
     )
+
+
+def auctions(
+    bars: Bars, walked: Ticks, *, opening: list[str], closing: list[str]
+) -> dict[int, list[str]]:
+    """Positions of the trades that are auctions, and the conditions given for each kind."""
+    found: dict[int, list[str]] = {}
+    for shares, number, conditions in (
+        (bars.opening, np.zeros_like(bars.trades), opening),
+        (bars.closing, bars.trades - 1, closing),
+    ):
+        for b in np.flatnonzero(shares).tolist():
+            print_ = walked.is_trade & (walked.symbol == bars.symbol[b])
+            for at in np.flatnonzero(print_ & (walked.number == number[b])).tolist():
+                found[at] = conditions
+    return found
 
 
 _S16, _S23, _M7 = (np.array(n, dtype=np.uint64) for n in (16, 23, 127))

@@ -98,7 +98,7 @@ def collect(running: Running, folder: Path) -> Outcome:
             break
     reader.close()
     return Outcome(
-        sent=list(read_tape(folder / "exchange" / "tape")),
+        sent=[m for m in read_tape(folder / "exchange" / "tape") if m["T"] in TABLES],
         rows=rows,
         gaps=lake.sql("SELECT * FROM gaps").to_pylist(),
         signals=lake.sql("SELECT * FROM signals").to_pylist(),

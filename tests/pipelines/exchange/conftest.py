@@ -25,8 +25,13 @@ SMALL = ExchangeConfig(
     speed=600.0,
     messages_per_minute=30,
     max_minutes=5,
+    events=False,
+    correction_rate=0.0,
+    cancel_rate=0.0,
 )
-"""Three symbols, five market minutes in half a second; it begins on the day before a half day."""
+"""Three symbols, five market minutes in half a second; it begins on the day before a half day.
+
+Nothing but trades, quotes and bars."""
 
 
 @dataclass

@@ -57,6 +57,7 @@ def platform(kinesis, tmp_path):
     settings = {
         "port": port, "symbols": SYMBOLS, "speed": 60, "messages_per_minute": 600,
         "max_minutes": 5, "record_dir": str(tmp_path / "tape"),
+        "events": False, "correction_rate": 0, "cancel_rate": 0,
     }  # fmt: skip
     (tmp_path / "exchange.json").write_bytes(orjson.dumps(settings))
     exchange = processes.start(
