@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.producer import Producer
-from pipelines.ports import BatcherFactory, RecordSink, TailReader
+from pipelines.ports import BatcherFactory, RecordSink, StoredMarks, TailReader, TickHistory
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,10 @@ class ProducerActor:
         sink_factory: Makes the sink, in this process.
         make_batcher: Makes the batcher; the class ``Batcher``.
         tail_factory: Makes the reader of what a killed predecessor wrote, in this process.
+        history_factory: Makes the history that gaps are filled from, in this process.
         on_crash: Called when the producer failed by itself (not refused by the feed); the cluster
             ends the process here, and Ray starts it again.
+        lake_factory: Makes what knows the lake, in this process.
     """
 
     def __init__(
@@ -38,13 +40,17 @@ class ProducerActor:
         sink_factory: Callable[[], RecordSink],
         make_batcher: BatcherFactory,
         tail_factory: Callable[[], TailReader | None] = lambda: None,
+        history_factory: Callable[[], TickHistory | None] = lambda: None,
         on_crash: Callable[[], None] = lambda: None,
+        lake_factory: Callable[[], StoredMarks | None] = lambda: None,
     ) -> None:
         self._config = config
         self._sink = sink_factory()
         self._make_batcher = make_batcher
         self._tail_factory = tail_factory
+        self._history_factory = history_factory
         self._on_crash = on_crash
+        self._lake_factory = lake_factory
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._thread: threading.Thread | None = None
@@ -64,6 +70,8 @@ class ProducerActor:
                 sink=self._sink,
                 make_batcher=self._make_batcher,
                 tail=self._tail_factory(),
+                lake=self._lake_factory(),
+                history=self._history_factory(),
             )
             self._thread = threading.Thread(
                 target=_run, args=(self._producer, self._on_crash), name="producer", daemon=True

@@ -7,7 +7,7 @@ is read from the stream itself (:func:`recover`), which makes totals and gap bou
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from pipelines import codec
 from pipelines.errors import ConfigError, MalformedFrame
 from pipelines.ingest.gaps import account
+from pipelines.ingest.unfilled import Unfilled
 from pipelines.ports import TailReader
 
 STATE_VERSION = 1
@@ -33,6 +34,7 @@ class ProducerState:
         positions: Per shard, a sequence number after which everything unaccounted for lies.
         bseqs: Per bucket (as text, it is a JSON key), the last stored record of this run.
         marks: Per symbol, the market time up to which it is accounted for, ns.
+        unfilled: Gaps to be filled (:meth:`pipelines.ingest.unfilled.Unfilled.to_json`).
         older: Per earlier run with records that the stream lacks, its ``bseqs``. A run that is
             named nowhere has all its records on the stream.
         stream: Which stream it was, or empty.
@@ -47,6 +49,7 @@ class ProducerState:
     positions: Mapping[str, str] = field(default_factory=dict)
     bseqs: Mapping[str, int] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
+    unfilled: Sequence[Any] = field(default_factory=list)
     older: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stream: str = ""
     journaled: bool = False
@@ -97,7 +100,7 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
     """
     messages, records, n_bytes, gaps = state.messages, state.records, state.n_bytes, state.gaps
     runs = {run: dict(of) for run, of in {**state.older, state.epoch: state.bseqs}.items()}
-    marks = dict(state.marks)
+    marks, unfilled = dict(state.marks), Unfilled(state.unfilled)
     for data in tail.read_after(state.positions):
         try:
             record = codec.decode_record(data)
@@ -112,6 +115,7 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         records += 1
         n_bytes += len(data)
         gaps += said.n_gaps
+        unfilled.stored(said.filling)
         for symbol, until in said.marks.items():
             marks[symbol] = max(until, marks.get(symbol, until))
     return replace(
@@ -123,4 +127,5 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         bseqs=runs.pop(state.epoch),
         older=runs,
         marks=marks,
+        unfilled=unfilled.to_json(),
     )
