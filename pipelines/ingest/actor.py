@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.producer import Producer
-from pipelines.ports import BatcherFactory, RecordSink, StoredMarks, TailReader, TickHistory
+from pipelines.ports import BatcherFactory, RecordSink, TailReader, TickHistory
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ class ProducerActor:
         history_factory: Makes the history that gaps are filled from, in this process.
         on_crash: Called when the producer failed by itself (not refused by the feed); the cluster
             ends the process here, and Ray starts it again.
-        lake_factory: Makes what knows the lake, in this process.
     """
 
     def __init__(
@@ -42,7 +41,6 @@ class ProducerActor:
         tail_factory: Callable[[], TailReader | None] = lambda: None,
         history_factory: Callable[[], TickHistory | None] = lambda: None,
         on_crash: Callable[[], None] = lambda: None,
-        lake_factory: Callable[[], StoredMarks | None] = lambda: None,
     ) -> None:
         self._config = config
         self._sink = sink_factory()
@@ -50,7 +48,6 @@ class ProducerActor:
         self._tail_factory = tail_factory
         self._history_factory = history_factory
         self._on_crash = on_crash
-        self._lake_factory = lake_factory
         self._lock = threading.Lock()
         self._producer: Producer | None = None
         self._thread: threading.Thread | None = None
@@ -70,7 +67,6 @@ class ProducerActor:
                 sink=self._sink,
                 make_batcher=self._make_batcher,
                 tail=self._tail_factory(),
-                lake=self._lake_factory(),
                 history=self._history_factory(),
             )
             self._thread = threading.Thread(

@@ -284,12 +284,15 @@ def start(
     """Starts producers; ends those that a test left running."""
     running: list[Running] = []
 
-    def begin(*, sink: Any = None, tail: Any = None, **changed: Any) -> Running:
+    def begin(
+        *, sink: Any = None, tail: Any = None, history: Any = None, **changed: Any
+    ) -> Running:
         producer = Producer(
             make_config(**changed),
             sink=sink or stream,
             make_batcher=Batcher,
             tail=tail or stream,
+            history=history,
             rng=random.Random(5),
         )
         running.append(Running(producer))
