@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
@@ -20,7 +20,7 @@ from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.offsets import HORIZON, Position
 from pipelines.kinesis.service import Gate, attempt, created_ms, naming
 
-__all__ = ["MAX_PAGE", "Page", "RawRecord", "ShardCursor", "client_of", "created_ms"]
+__all__ = ["MAX_PAGE", "Cursor", "Page", "RawRecord", "ShardCursor", "client_of", "created_ms"]
 
 MAX_PAGE = 10_000
 _PAGE_BYTES = 8_000_000  # AWS answers with 10 MB at most; an embedded Kinesis knows no bound
@@ -72,6 +72,27 @@ class Page:
         return self.closed or (self.behind_ms == 0 and not self.full)
 
 
+class Cursor(Protocol):
+    """What moves forward in one shard: by polling, or with what is pushed."""
+
+    shard: str
+    position: Position
+    closed: bool
+
+    @property
+    def pushed(self) -> bool:
+        """Whether records come by themselves, so that an empty page is no answer."""
+        ...
+
+    def page(self, limit: int = MAX_PAGE) -> Page:
+        """The next records, possibly none."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds."""
+        ...
+
+
 class ShardCursor:
     """A place in one shard that moves forward as its pages are read.
 
@@ -88,7 +109,6 @@ class ShardCursor:
     """
 
     pushed = False
-    """Whether records come by themselves, so that an empty page is no answer of the service."""
 
     def __init__(
         self,

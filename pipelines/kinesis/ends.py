@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from pipelines.errors import StreamError, StreamUnavailable
-from pipelines.kinesis.cursor import Page, RawRecord, ShardCursor
+from pipelines.kinesis.cursor import Cursor, Page, RawRecord
 from pipelines.kinesis.lag import Lag, Pace
 from pipelines.kinesis.offsets import Position, Shard, ShardOffset, share, span_ms
 
@@ -88,7 +88,7 @@ class EndFinder:
     def __init__(
         self,
         shard: str,
-        open_cursor: Callable[[str, Position, bool], ShardCursor],
+        open_cursor: Callable[[str, Position, bool], Cursor],
         *,
         native_time: bool,
         fetch_size: int,
@@ -101,7 +101,7 @@ class EndFinder:
         self._fetch_size = fetch_size
         self._keep_bytes = keep_bytes
         self._clock_ms = clock_ms
-        self._cursor: ShardCursor | None = None
+        self._cursor: Cursor | None = None
         self._latest = False
         self._opened = False
         self._pace: Pace | None = None
@@ -145,7 +145,7 @@ class EndFinder:
         self.last_lag = found.lag
         return found
 
-    def _at(self, place: Position) -> ShardCursor:
+    def _at(self, place: Position) -> Cursor:
         if self._cursor is None or self._cursor.position != place:
             self.close()
             # LATEST means now, once; whoever comes back later must not skip what came meanwhile.
@@ -283,7 +283,7 @@ class EndFinder:
             cursor.close()
         return None
 
-    def _page(self, cursor: ShardCursor, size: int) -> Page:
+    def _page(self, cursor: Cursor, size: int) -> Page:
         self._reads += 1
         page = cursor.page(size)
         if page.records:

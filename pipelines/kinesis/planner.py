@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.errors import DataLoss, StreamReplaced, StreamUnavailable
 from pipelines.kinesis.begin import Begin
 from pipelines.kinesis.budget import ReadBudget
-from pipelines.kinesis.cursor import RawRecord, ShardCursor
+from pipelines.kinesis.cursor import Cursor, RawRecord, ShardCursor
 from pipelines.kinesis.ends import EndFinder, Found, Limit
 from pipelines.kinesis.lag import with_lag
 from pipelines.kinesis.offsets import (
@@ -40,7 +40,7 @@ _CHECK_STREAM_S = 10.0
 _REQUEST_TIMEOUT_S = 5.0
 _LONGEST_WAIT_S = 5.0
 
-OpenCursor = Callable[[str, Position, bool], ShardCursor]
+OpenCursor = Callable[[str, Position, bool], Cursor]
 
 
 class BatchPlanner:
@@ -57,7 +57,7 @@ class BatchPlanner:
             first page of a backlog there is not counted.
         keep_bytes: Records of a batch are kept at hand up to this size, in each shard.
         keep_bytes_in_all: The same in all shards together.
-        open_cursor: Makes a cursor; one that polls by default.
+        open_cursor: Makes a cursor that is pushed its records; it polls by default.
         fail_on_data_loss: Raise when a shard is gone that was not read to its end.
         restart_when_replaced: Begin with the oldest record of a stream made anew, or raise.
         clock_ms: Wall clock, milliseconds.
@@ -93,7 +93,7 @@ class BatchPlanner:
         self._keep_bytes = keep_bytes
         self._keep_in_all = keep_bytes_in_all
         self._gate = Gate()
-        self._open_cursor = open_cursor or self._polling
+        self._open_pushed = open_cursor
         self._fail_on_data_loss = fail_on_data_loss
         self._restart_when_replaced = restart_when_replaced
         self._clock_ms = clock_ms
@@ -119,6 +119,7 @@ class BatchPlanner:
     def stop_at_now(self) -> None:
         """Let no batch hold anything that arrives after this moment."""
         self._stop_at_ms = self._clock_ms()
+        self._open_pushed = None  # that nothing was pushed would not say that nothing is there
 
     def report(self) -> dict[str, Any] | None:
         """The newest end and the lag by shard, from memory."""
@@ -204,7 +205,9 @@ class BatchPlanner:
             if one is not None:
                 found[shard] = one
                 reads = one.reads + one.left
-                if not self._native_time and (one.reads > 1 or not one.caught_up):
+                if self._open_pushed is not None:
+                    reads = one.left
+                elif not self._native_time and (one.reads > 1 or not one.caught_up):
                     reads = 1
                 self._budget.charge(shard, reads, now_s=self._monotonic())
         return found
@@ -227,8 +230,8 @@ class BatchPlanner:
         if finder is None:
             finder = self._finders[shard] = EndFinder(
                 shard,
-                self._open_cursor,
-                native_time=self._native_time,
+                self._open_pushed or self._polling,
+                native_time=self._native_time and self._open_pushed is None,
                 fetch_size=self._fetch_size,
                 keep_bytes=self._keep_bytes,
                 clock_ms=self._clock_ms,

@@ -1,4 +1,6 @@
-"""Polling a whole stream: every shard, in order per partition key, through splits and merges.
+"""Reading a whole stream: every shard, in order per partition key, through splits and merges.
+
+It polls, or is pushed what arrives (enhanced fan-out) where a consumer is named.
 
 In: a configuration, a stream, where to begin. Out: :class:`RawRecord` lists, forwards only. It is
 what the feed and the producer's look behind itself use; Spark has :mod:`pipelines.kinesis.source`.
@@ -7,6 +9,7 @@ what the feed and the producer's look behind itself use; Spark has :mod:`pipelin
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +18,23 @@ from typing import Any
 from pipelines.errors import DataLoss, StreamError
 from pipelines.kinesis.begin import Begin
 from pipelines.kinesis.clients import client_of, timestamps_work
-from pipelines.kinesis.cursor import Page, RawRecord, ShardCursor
-from pipelines.kinesis.offsets import LATEST, TRIM_HORIZON, ShardOffset, follow, lost
-from pipelines.kinesis.service import list_shards
+from pipelines.kinesis.cursor import Cursor, Page, RawRecord, ShardCursor
+from pipelines.kinesis.fanout import FanOutCursor, consumer_arn
+from pipelines.kinesis.offsets import (
+    LATEST,
+    TRIM_HORIZON,
+    Position,
+    ShardOffset,
+    follow,
+    lost,
+)
+from pipelines.kinesis.service import Gate, list_shards
 from pipelines.ports import KinesisConfig
 
 log = logging.getLogger(__name__)
+
+_READS_PER_S = 2.0
+_NEWS_S = 0.5
 
 __all__ = ["LATEST", "TRIM_HORIZON", "RawRecord", "StreamReader", "read_after"]
 
@@ -40,7 +54,13 @@ class StreamReader:
         limit: Records per shard and poll, at most.
         client: boto3 Kinesis client; the one of this process by default.
         timeout_s: How long one request is tried for.
+        consumer: Name of the enhanced fan-out consumer to be, registered if it is not yet; polls
+            without one. ``poll`` then waits for news, half a second at most.
+        reads_per_s: Polls per second at most, so that other readers of the stream find reads left;
+            2 by default where the service has a limit, 0 for no limit.
         clock_ms: Wall clock, milliseconds.
+        monotonic: Monotonic clock, seconds.
+        sleep: Waits.
     """
 
     def __init__(
@@ -52,19 +72,32 @@ class StreamReader:
         limit: int = 2_000,
         client: Any | None = None,
         timeout_s: float = 30,
+        consumer: str | None = None,
+        reads_per_s: float | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._client = client if client is not None else client_of(config)
         self._stream = stream
         self._native_time = timestamps_work(config)
         self._limit = limit
         self._timeout_s = timeout_s
+        self._monotonic = monotonic
+        self._sleep = sleep
+        if reads_per_s is None:
+            reads_per_s = _READS_PER_S if self._native_time else 0
+        self._interval_s = 1 / reads_per_s if reads_per_s else 0.0
+        self._polled_at = float("-inf")
+        self._gate = Gate()
+        self._news = threading.Event()
+        self._consumer = consumer and consumer_arn(self._client, stream, consumer)
         begin = Begin.parse(start) if isinstance(start, str) else Begin.behind(start)
         shards = list_shards(self._client, stream, timeout_s=timeout_s)
         self._places = begin.resolve(shards, now_ms=clock_ms())
         if gone := lost(self._places, shards):
             raise DataLoss(f"{stream}: forgotten by the service before they were read: {gone}")
-        self._cursors: dict[str, ShardCursor] = {}
+        self._cursors: dict[str, Cursor] = {}
         self._open(latest=begin.kind == LATEST)
         self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="kinesis-poll")
         self.behind_ms = 0
@@ -91,6 +124,7 @@ class StreamReader:
             StreamError: The service refused, or did not answer in time; polling again continues
                 without loss.
         """
+        self._wait()
         cursors = [self._cursors[shard] for shard in self.shards]
         outcomes = list(self._pool.map(self._page, cursors)) if len(cursors) > 1 else None
         if outcomes is None:
@@ -115,9 +149,22 @@ class StreamReader:
 
     def close(self) -> None:
         """End its threads."""
+        for cursor in self._cursors.values():
+            cursor.close()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _page(self, cursor: ShardCursor) -> Page | StreamError:
+    def _wait(self) -> None:
+        """Until the budget allows another poll, or news were pushed."""
+        if self._consumer is not None:
+            self._news.wait(_NEWS_S)
+            self._news.clear()
+            return
+        wait_s = self._polled_at + self._interval_s - self._monotonic()
+        if wait_s > 0:
+            self._sleep(wait_s)
+        self._polled_at = self._monotonic()
+
+    def _page(self, cursor: Cursor) -> Page | StreamError:
         try:
             return cursor.page(self._limit)
         except StreamError as error:
@@ -143,15 +190,23 @@ class StreamReader:
     def _open(self, *, latest: bool) -> None:
         for shard, place in self._places.items():
             if not place.done and shard not in self._cursors:
-                self._cursors[shard] = ShardCursor(
-                    self._client,
-                    self._stream,
-                    shard,
-                    place.end,
-                    native_time=self._native_time,
-                    latest=latest,
-                    timeout_s=self._timeout_s,
-                )
+                self._cursors[shard] = self._cursor(shard, place.end, latest=latest)
+
+    def _cursor(self, shard: str, place: Position, *, latest: bool) -> Cursor:
+        if self._consumer is not None:
+            return FanOutCursor(
+                self._client, self._consumer, shard, place, latest=latest, news=self._news.set
+            )
+        return ShardCursor(
+            self._client,
+            self._stream,
+            shard,
+            place,
+            native_time=self._native_time,
+            latest=latest,
+            timeout_s=self._timeout_s,
+            gate=self._gate,
+        )
 
 
 def read_after(

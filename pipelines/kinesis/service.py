@@ -123,7 +123,7 @@ def attempt(call: Callable[[], T], *, what: str, timeout_s: float, gate: Gate | 
             answer = call()
         except ClientError as error:
             failure: Exception = error
-            if not _may_pass(error, what):
+            if not may_pass(error, what):
                 raise
             throttled = _code(error) in _THROTTLED
         except (BotoConnectionError, ConnectionClosedError, HTTPClientError) as error:
@@ -150,8 +150,12 @@ def _code(error: ClientError) -> str:
     return code
 
 
-def _may_pass(error: ClientError, what: str) -> bool:
-    """Whether to try again; ``False`` for an expired iterator, which only its owner can renew."""
+def may_pass(error: ClientError, what: str) -> bool:
+    """Whether trying again can help; not with an expired iterator, which its owner must renew.
+
+    Raises:
+        StreamError: The service refused for good.
+    """
     code = _code(error)
     if code == EXPIRED:
         return False

@@ -32,9 +32,10 @@ from pipelines.kinesis.begin import symbolic
 from pipelines.kinesis.clients import client_of, timestamps_work
 from pipelines.kinesis.cursor import RawRecord
 from pipelines.kinesis.ends import Limit
+from pipelines.kinesis.fanout import FanOutCursor, consumer_arn
 from pipelines.kinesis.offsets import ShardRange, ranges
 from pipelines.kinesis.options import SourceOptions, source_options
-from pipelines.kinesis.planner import BatchPlanner
+from pipelines.kinesis.planner import BatchPlanner, OpenCursor
 from pipelines.kinesis.ranges import read_range
 from pipelines.workers import settle
 
@@ -176,6 +177,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 fetch_size=options.fetch_size,
                 reads_per_s=options.reads_per_s,
                 keep_bytes=options.inline_bytes,
+                open_cursor=_pushed(client, options),
                 fail_on_data_loss=options.fail_on_data_loss,
                 restart_when_replaced=options.restart_when_replaced,
             )
@@ -190,6 +192,14 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         if isinstance(limit, ReadAllAvailable):
             return Limit()
         raise ConfigError(f"kinesis source: cannot keep the limit {limit!r}")
+
+
+def _pushed(client: Any, options: SourceOptions) -> OpenCursor | None:
+    """What makes the driver's cursors in fan-out mode; ``None`` where it polls."""
+    if options.consumer is None:
+        return None
+    consumer = consumer_arn(client, options.stream, options.consumer)
+    return lambda shard, place, latest: FanOutCursor(client, consumer, shard, place, latest=latest)
 
 
 def _to_arrow(stream: str, records: Sequence[RawRecord]) -> pa.RecordBatch:
