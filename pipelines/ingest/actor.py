@@ -39,8 +39,8 @@ class ProducerActor:
         sink_factory: Callable[[], RecordSink],
         make_batcher: BatcherFactory,
         tail_factory: Callable[[], TailReader | None] = lambda: None,
-        history_factory: Callable[[], TickHistory | None] = lambda: None,
         on_crash: Callable[[], None] = lambda: None,
+        history_factory: Callable[[], TickHistory | None] = lambda: None,
     ) -> None:
         self._config = config
         self._sink = sink_factory()
