@@ -159,6 +159,7 @@ def feed_config(settings: Settings) -> FeedConfig:
         mode=mode,
         lake_uri=settings.uri("lake"),
         poll_s=settings.feed_poll_s,
+        consumer=settings.feed_consumer,
         namespace=runtime.NAMESPACE,
         actor=runtime.FEED,
         producer_actor=runtime.PRODUCER,

@@ -122,6 +122,11 @@ class Settings(BaseSettings):
         180.0, gt=0, description="Market seconds after which a closed bar is stale (or 15 wall s)."
     )
     feed_poll_s: float = Field(0.1, gt=0, description="Interval of the feed's polls per shard.")
+    feed_consumer: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="Enhanced fan-out consumer of the feed (AWS); none: it polls.",
+    )
 
     # Learning
     train_budget_s: float = Field(45.0, gt=0, description="Wall time of the first training.")

@@ -22,6 +22,7 @@ class FeedConfig:
         lake_uri: Where older bars are; ``None`` for none.
         lake_options: Storage options of the lake.
         poll_s: Wall seconds between two polls of a stream.
+        consumer: Name of the enhanced fan-out consumer to read as; ``None`` polls.
         conflate_s: Least wall seconds between two updates of one symbol's trade, quote or
             forming bar.
         signals_back_s: How far back the derived items are read at the start, wall seconds.
@@ -43,6 +44,7 @@ class FeedConfig:
     lake_uri: str | None = None
     lake_options: Mapping[str, str] | None = field(default=None, repr=False)
     poll_s: float = 0.1
+    consumer: str | None = None
     conflate_s: float = 0.1
     signals_back_s: float = 6 * 3600
     max_bars: int = 600

@@ -69,7 +69,7 @@ class Measured:
 
 
 class FeedGauges:
-    """What the feed says each second: its lag, and the ledger."""
+    """What the feed says each second: its lag, that of the queries, and the ledger."""
 
     def __init__(self) -> None:
         self._lag = Gauge(
@@ -82,6 +82,14 @@ class FeedGauges:
             description="Messages by where they are.",
             tag_keys=("place",),
         )
+        self._behind = {
+            unit: Gauge(
+                f"raytape_stream_lag_{unit}",
+                description=f"A query behind the tip of a shard, {unit}.",
+                tag_keys=("query", "shard"),
+            )
+            for unit in ("ms", "records")
+        }
 
     def set(self, system: Mapping[str, Any]) -> None:
         """Take the state of the platform; what is not known is not set."""
@@ -93,3 +101,8 @@ class FeedGauges:
             count = system["ledger"][place]
             if count is not None:
                 self._ledger.set(count, {"place": place})
+        for query in ("archive", "signals"):
+            for shard, lag in ((system.get(query) or {}).get("lag") or {}).items():
+                for unit, gauge in self._behind.items():
+                    if lag[unit] is not None:
+                        gauge.set(lag[unit], {"query": query, "shard": shard})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import json
 import logging
 import re
 import shutil
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import Fenced, PartFailed
+from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.offsets import TRIM_HORIZON
 from pipelines.lake.maintenance import Maintenance
 from pipelines.lake.writer import LakeWriter
@@ -132,10 +134,20 @@ class StreamingJob:
         return {
             "state": self._state,
             "error": self._error,
-            "archive": self._archive.stats(),
-            "signals": self._outbox.stats() if self._outbox else new_stats(),
+            "archive": self._archive.stats() | {"lag": self._lag(ARCHIVE)},
+            "signals": (self._outbox.stats() if self._outbox else new_stats())
+            | {"lag": self._lag(SIGNALS)},
             "maintenance": self._maintenance.stats(),
         }
+
+    def _lag(self, name: str) -> dict[str, dict[str, int | None]]:
+        """How far a query is behind the tip of each shard, as its last progress says."""
+        query = self._queries.get(name)
+        try:
+            progress = query.lastProgress if query is not None else None
+        except Exception:  # noqa: BLE001 - Spark is going; check() says so, and why
+            progress = None
+        return lag_of(json.loads(progress.json)) if progress is not None else {}
 
     def drain(self, timeout_s: float) -> bool:
         """Process what has arrived, then run on.
