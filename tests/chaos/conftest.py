@@ -1,0 +1,40 @@
+"""A rig per test, ended with it; the ledger of every fault is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.ports import KinesisConfig
+from tests.chaos.ledger import Ledger
+from tests.chaos.rig import Rig
+
+
+@pytest.fixture
+def rig(tmp_path: Path, kinesis: KinesisConfig) -> Iterator[Callable[..., Rig]]:
+    """Starts rigs; ends what is left of them."""
+    made: list[Rig] = []
+
+    def make(**given: Any) -> Rig:
+        made.append(Rig(tmp_path, kinesis, **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def clean(record_property: Callable[[str, object], None]) -> Callable[[Ledger], Ledger]:
+    """Asserts that a ledger is clean; it stands in the report of ``make chaos`` in any case."""
+
+    def check(ledger: Ledger) -> Ledger:
+        record_property("ledger", str(ledger))
+        assert ledger.clean, str(ledger)
+        assert ledger.sent > 0
+        return ledger
+
+    return check
