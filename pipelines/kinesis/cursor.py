@@ -16,11 +16,8 @@ from typing import Any, Protocol
 from botocore.exceptions import ClientError
 
 from pipelines.errors import StreamError
-from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.offsets import HORIZON, Position
-from pipelines.kinesis.service import Gate, attempt, created_ms, naming
-
-__all__ = ["MAX_PAGE", "Cursor", "Page", "RawRecord", "ShardCursor", "client_of", "created_ms"]
+from pipelines.kinesis.service import Gate, attempt, naming
 
 MAX_PAGE = 10_000
 _PAGE_BYTES = 8_000_000  # AWS answers with 10 MB at most; an embedded Kinesis knows no bound

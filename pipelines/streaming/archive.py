@@ -22,7 +22,8 @@ import orjson
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
-from pipelines.kinesis.cursor import client_of, created_ms
+from pipelines.kinesis.clients import client_of
+from pipelines.kinesis.service import created_ms
 from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
 from pipelines.lake.archive_state import ArchiveState, Ranges, Totals
@@ -274,6 +275,8 @@ def start(
         config.kinesis.market_data,
         startingPosition=begin or config.starting_position,
         maxBytesPerBatch=config.archive_max_bytes,
+        # Of the five reads a second that a shard allows to all its readers.
+        readsPerSecond=2 if everything_and_stop else 0.5,
     )
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", ARCHIVE_POOL)
     writing = (
