@@ -36,7 +36,7 @@ _SHORT_MARGIN = Decimal("1.5")
 _ENDS: dict[Status, EventName] = {
     "canceled": "canceled", "expired": "expired", "replaced": "replaced", "rejected": "rejected",
 }  # fmt: skip
-_CLOSED_KEPT = 5000
+_CLOSED_KEPT = 1000
 _LEAST_NOTIONAL = 1
 
 
