@@ -62,6 +62,8 @@ class ProducerConfig:
         batch_ms: Longest wait of a message for its record.
         max_batch_messages: Most messages of a record.
         max_record_bytes: Most bytes of a record.
+        spill_at: Messages in memory at which those that wait behind others go to the journal.
+        journal_max_mb: Disk of the journal beside the state, 10^6 bytes; 0 for no journal.
         max_queued: Messages in memory that the stream does not hold yet; at this number the
             socket is not read until there is room.
         heartbeat_s: Interval of heartbeats, wall seconds.
@@ -100,6 +102,8 @@ class ProducerConfig:
     batch_ms: float = 40.0
     max_batch_messages: int = 2000
     max_record_bytes: int = 900_000
+    spill_at: int = 50_000
+    journal_max_mb: int = 1024
     max_queued: int = 150_000
     heartbeat_s: float = 1.0
     state_save_s: float = 1.0
@@ -118,8 +122,12 @@ class ProducerConfig:
     def __post_init__(self) -> None:
         if not self.symbols:
             raise ConfigError("no symbols to subscribe; set RAYTAPE_SYMBOLS")
-        if not self.url.startswith(("ws://", "wss://")):
-            raise ConfigError(f"the feed's address must begin with ws:// or wss://: {self.url!r}")
+        for source in self.sources:
+            if not source.url.startswith(("ws://", "wss://", "http://", "https://")):
+                raise ConfigError(
+                    f"{source.name}: an address begins with ws://, wss://, http:// or https://, "
+                    f"not {source.url!r}"
+                )
         for name in (
             "batch_ms", "max_batch_messages", "max_queued", "heartbeat_s", "ping_s", "probe_s",
             "failover_after", "producers", "stale_s", "stale_bars_s", "rest_poll_s",
@@ -150,6 +158,13 @@ class ProducerConfig:
     def subscriptions_path(self) -> Path | None:
         """Where subscriptions that were changed at run time are kept."""
         return None if self.state_path is None else self.state_path.with_name("subscriptions.json")
+
+    @property
+    def journal_dir(self) -> Path | None:
+        """Where sealed records are kept; beside the state, if there is one."""
+        if self.state_path is None or self.journal_max_mb == 0:
+            return None
+        return self.state_path.with_name(f"{self.state_path.stem}-journal")
 
     def news(self) -> ProducerConfig | None:
         """Settings of the producer of the news: a connection, epoch and state of its own.

@@ -29,7 +29,7 @@ from pipelines.events import (
 )
 from pipelines.ingest.gaps import RETROSPECTIVE, GapTracker
 from pipelines.ingest.repeats import RecentTrades
-from pipelines.ports import RecordBatcher
+from pipelines.ports import MessageQueues
 
 OWN_TYPES = frozenset({HEARTBEAT, GAP, MALFORMED})
 MAX_ROUTES = 50_000
@@ -52,7 +52,7 @@ class Intake:
         clock_known: Whether it was announced.
     """
 
-    def __init__(self, batcher: RecordBatcher, tracker: GapTracker) -> None:
+    def __init__(self, batcher: MessageQueues, tracker: GapTracker) -> None:
         self._batcher = batcher
         self._tracker = tracker
         self._routes: dict[str, MutableSequence[Message]] = {}

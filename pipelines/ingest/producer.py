@@ -17,15 +17,14 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.errors import StreamError
 from pipelines.events import NEWS
-from pipelines.ingest import state as states
 from pipelines.ingest import subscriptions
+from pipelines.ingest.alarms import Alarms
+from pipelines.ingest.assembly import Parts, assemble
 from pipelines.ingest.backfill import Backfiller
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.gaps import GapTracker
@@ -35,11 +34,10 @@ from pipelines.ingest.reception import Desk
 from pipelines.ingest.sender import Sender
 from pipelines.ingest.sessions import Sessions
 from pipelines.ingest.sources import MakeClient, rest_client
-from pipelines.ingest.state import ProducerState
 from pipelines.ingest.subscriptions import ALL, Subscriptions, symbols_of
 from pipelines.ingest.unfilled import Unfilled
 from pipelines.ingest.watch import StalenessWatch
-from pipelines.ports import BatcherFactory, RecordSink, TailReader, TickHistory
+from pipelines.ports import BatcherFactory, RecordSink, StoredMarks, TailReader, TickHistory
 from pipelines.retry import delays
 
 log = logging.getLogger(__name__)
@@ -57,6 +55,7 @@ class Producer:
         tail: Reads what a killed predecessor had written; without it, what was written after the
             last save of the state is declared as missed although it is stored.
         history: The market's past; without it no gap is filled.
+        lake: Knows what is stored and need not be sent again when the stream lost it.
         make_client: Makes the client of a source that is polled.
         rng: Jitter of the delays.
     """
@@ -68,6 +67,7 @@ class Producer:
         sink: RecordSink,
         make_batcher: BatcherFactory,
         tail: TailReader | None = None,
+        lake: StoredMarks | None = None,
         history: TickHistory | None = None,
         make_client: MakeClient = rest_client,
         rng: random.Random | None = None,
@@ -76,6 +76,8 @@ class Producer:
         self._sink = sink
         self._make_batcher = make_batcher
         self._tail = tail
+        self._lake = lake
+        self._alarms = Alarms()
         self._history = history
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._epoch = str(uuid.uuid4())
@@ -98,6 +100,7 @@ class Producer:
         self._tracker = GapTracker()
         self._intake: Intake | None = None
         self._sender: Sender | None = None
+        self._parts: Parts | None = None
         self._backfiller: Backfiller | None = None
         self._sessions: Sessions | None = None
 
@@ -114,15 +117,15 @@ class Producer:
         finally:
             self._finish()
 
-    def stop(self) -> None:
-        """End soon: what is queued gets two seconds to be stored."""
+    def stop(self, *, flush_s: float = STOP_FLUSH_S) -> None:
+        """End soon: what is queued gets so long to be stored."""
+        self._flush_s = flush_s
         self._stopping = True
         self._changed.set()
 
     def drain(self, timeout_s: float) -> bool:
         """Stop reading, store everything queued and end; whether all was stored in time."""
-        self._flush_s = timeout_s
-        self.stop()
+        self.stop(flush_s=timeout_s)
         self._finished.wait(timeout_s + STOP_FLUSH_S)
         return self._drained
 
@@ -177,7 +180,7 @@ class Producer:
             filling = self._backfiller.stats() if self._backfiller else {}
         counters: dict[str, Any] = {
             "acked": 0, "records_acked": 0, "bytes_acked": 0, "retries": 0, "put_ms_p50": None,
-            "gaps": 0,
+            "gaps": 0, "alarms": [],
         }  # fmt: skip
         if sender:
             counters = sender.stats()
@@ -216,36 +219,27 @@ class Producer:
 
     def _prepare(self) -> None:
         config = self._config
-        saved = states.load(config.state_path) if config.state_path else None
-        before = self._recover(saved) if saved else ProducerState(epoch=self._epoch)
-        self._before = before.messages
-        self._tracker = GapTracker(before.marks, unfilled=Unfilled(before.unfilled))
+        self._tracker, parts = assemble(
+            config,
+            epoch=self._epoch,
+            sink=self._sink,
+            make_batcher=self._make_batcher,
+            tail=self._tail,
+            lake=self._lake,
+            make_tracker=lambda state: GapTracker(state.marks, unfilled=Unfilled(state.unfilled)),
+            lock=self._lock,
+            alarms=self._alarms,
+            rng=self._rng,
+            on_failure=self._keep_trying(),
+        )
+        self._parts, self._before = parts, parts.before
+        self._intake, self._sender = parts.intake, parts.sender
         wanted = {*symbols_of(self._wanted), NEWS}
-        if saved:
+        if parts.restarted:
             self._tracker.interrupted(
-                [s for s in before.marks if s in wanted or ALL in wanted],
+                [s for s in self._tracker.known if s in wanted or ALL in wanted],
                 reason="restart",
             )
-        batcher = self._make_batcher(
-            epoch=self._epoch,
-            sealer=self._tracker,
-            linger_s=config.batch_ms / 1000,
-            max_messages=config.max_batch_messages,
-            max_bytes=config.max_record_bytes,
-            rng=self._rng,
-        )
-        self._intake = Intake(batcher, self._tracker)
-        self._sender = Sender(
-            batcher,
-            self._sink,
-            tracker=self._tracker,
-            intake=self._intake,
-            lock=self._lock,
-            linger_s=config.batch_ms / 1000,
-            state=replace(before, epoch=self._epoch, bseqs={}),
-            state_path=config.state_path,
-            save_s=config.state_save_s,
-        )
         desk = Desk(
             config,
             intake=self._intake,
@@ -277,22 +271,16 @@ class Producer:
             )
             self._backfiller.start()
 
-    def _recover(self, saved: ProducerState) -> ProducerState:
-        """The saved state as of what the stream holds; asks until the stream can be read.
+    def _keep_trying(self) -> Callable[[str], bool]:
+        """Waits longer and longer for a stream that cannot be read; whether to try again."""
+        backoff = self._delays()
 
-        Positions that the stream does not know any more (it lost data, or was made anew) must not
-        hold us up: every other attempt reads all that it holds, which says the same, only slower.
-        """
-        backoff, positions = self._delays(), saved.positions
-        while self._tail is not None and not self._stopping:
-            try:
-                return states.recover(saved, self._tail)
-            except StreamError as error:
-                saved = replace(saved, positions={} if saved.positions else positions)
-                self._state, self._error = "backing_off", str(error)
-                log.warning("cannot read what the last run wrote, trying again: %s", error)
-                self._wait_out(next(backoff))
-        return saved
+        def wait(error: str) -> bool:
+            self._state, self._error = "backing_off", error
+            self._wait_out(next(backoff))
+            return not self._stopping
+
+        return wait
 
     def _stream_for_ever(self) -> None:
         if self._sessions is None:
@@ -334,7 +322,7 @@ class Producer:
             self._sessions.end()
         if self._backfiller is not None:
             self._backfiller.stop()
-        stored = self._sender is None or self._sender.finish(self._flush_s)
+        stored = self._parts is None or self._parts.finish(self._flush_s)
         self._drained = stored
         if self._state != "failed":
             self._state = "stopped"

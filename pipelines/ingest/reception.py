@@ -172,6 +172,7 @@ class Reception:
         counts = meter.count(messages)
         with self._lock:
             self._intake.take(messages, received_ns=received_ns)
+        self._sender.nudge()
         now_s = time.monotonic()
         self._desk.meter.add(counts, now_s=now_s, received_ns=received_ns)
         phase = watch.phase_at(self._intake.clock, received_ns)
@@ -235,10 +236,10 @@ class Reception:
 
     def _wait_for_room(self) -> None:
         """Back-pressure: with the queue full the source is not read, and the feed has to wait."""
-        if self._intake.unsent < self.config.max_queued:
+        if self._sender.has_room():
             return
         self._desk.meter.stalls += 1
-        while self._intake.unsent >= self.config.max_queued and not self.leaving():
+        while not self._sender.has_room() and not self.leaving():
             if time.monotonic() - self._warned_s > WARN_EVERY_S:
                 self._warned_s = time.monotonic()
                 log.warning("%d messages wait for the stream: not reading", self._intake.unsent)

@@ -1,66 +1,82 @@
 """The thread between the batcher and the sink: puts what is due, settles it, saves the state.
 
-One call to the sink is under way at a time. A sink that fails is tried again for ever; the queue
-grows meanwhile up to its limit, and then the socket is not read.
+One call to the sink is under way at a time. A sink that fails is tried again for ever; what comes
+meanwhile waits in memory, then in the journal, and then the socket is not read. Before the first
+put, after a failure and after a pause the sink is asked which stream it is: one that was made anew
+gets from the journal what the lake does not hold, before anything newer.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.errors import ConfigError, StreamError
+from pipelines.errors import ConfigError, LakeError, StreamError
 from pipelines.ingest import state as states
+from pipelines.ingest.alarms import Alarms
+from pipelines.ingest.durable import JournaledBatcher
 from pipelines.ingest.gaps import GapTracker
+from pipelines.ingest.hot import HotBucket
 from pipelines.ingest.intake import Intake
-from pipelines.ingest.state import ProducerState
-from pipelines.ports import Put, PutResult, RecordBatcher, RecordSink
+from pipelines.ingest.progress import Progress
+from pipelines.ports import Acked, Put, PutResult, RecordSink, StoredMarks
+from pipelines.retry import delays
 
 log = logging.getLogger(__name__)
 
 WARN_EVERY_S = 10.0
-MIN_WAIT_S = 0.001
+MIN_WAIT_S = 0.0005
+IDENTITY_AFTER_S = 0.5
+"""After so long without a stored record the stream is asked who it is: none is made anew faster."""
 
-THROTTLED = "ProvisionedThroughputExceededException"
-"""The error code that means "not stored" for certain."""
+PROBE_FIRST_S, PROBE_CAP_S = 0.1, 2.0
+MARKS_WITHIN_S = 30.0
+"""So long the lake is asked what it holds before everything in the journal is sent again."""
 
 
 class Sender:
     """Sends until it is stopped.
 
     Args:
-        batcher: Makes the records.
+        batcher: Makes the records, and their journal.
         sink: Takes them.
         tracker: Hears what is stored.
         intake: Knows the market clock.
-        lock: Guards batcher and tracker.
-        linger_s: Interval of sending.
-        state: What earlier runs stored; its epoch is this run's.
+        lock: Guards batcher, progress and tracker.
+        linger_s: Interval of looking when nothing wakes it.
+        progress: What the stream holds.
+        alarms: Told what is wrong.
+        lake: Knows what need not be sent again; ``None``: nothing is known.
         state_path: Where the state is saved, or ``None``.
         save_s: Interval of saving it.
+        rng: Jitter of the probes.
         now_s: A steady clock.
     """
 
     def __init__(
         self,
-        batcher: RecordBatcher,
+        batcher: JournaledBatcher,
         sink: RecordSink,
         *,
         tracker: GapTracker,
         intake: Intake,
         lock: threading.Lock,
         linger_s: float,
-        state: ProducerState,
+        progress: Progress,
+        alarms: Alarms,
+        lake: StoredMarks | None,
         state_path: Path | None,
         save_s: float,
+        rng: random.Random,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._batcher = batcher
@@ -70,15 +86,20 @@ class Sender:
         self._lock = lock
         self._saving = threading.Lock()
         self._linger_s = linger_s
-        self._state = state
+        self._progress = progress
+        self._alarms = alarms
+        self._lake = lake
+        self._hot = HotBucket(alarms)
         self._state_path = state_path
         self._save_s = save_s
+        self._rng = rng
         self._now_s = now_s
         self._next_save_s = now_s()
-        self._bseqs: dict[str, int] = {}
-        self._positions: dict[str, str] = dict(state.positions)
-        self._in_doubt: set[str] = set()
+        self._certain_s = float("-inf")
+        self._doubtful = True
+        self._probes: Iterator[float] | None = None
         self._flush = False
+        self._eager = False
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
@@ -101,8 +122,28 @@ class Sender:
         """Look at once: much is waiting."""
         self._wake.set()
 
+    def nudge(self) -> None:
+        """Something is waiting; it goes at once if nothing is on its way and little went lately."""
+        if self._eager:
+            self._wake.set()
+
+    def has_room(self) -> bool:
+        """Whether more may be taken in; what memory cannot hold goes to the journal first."""
+        if not self._batcher.crowded:
+            return True
+        wall = wall_ns()
+        with self._lock:
+            return self._batcher.has_room(
+                wall_ns=wall,
+                market_ns=self._intake.clock.market_ns(wall),
+                stuck=self._doubtful,
+            )
+
     def finish(self, timeout_s: float) -> bool:
-        """Send all that waits, then end; whether all of it was stored in time."""
+        """Send all that waits, then end; whether all of it was stored in time.
+
+        What was not goes to the journal; the next run sends it first.
+        """
         self._flush = True
         deadline = self._now_s() + timeout_s
         self._wake.set()
@@ -116,50 +157,65 @@ class Sender:
         self._wake.set()
         if self._thread.ident is not None:
             self._thread.join(timeout=max(1.0, deadline - self._now_s()))
-        self.save()
+        wall = wall_ns()
         with self._lock:
-            return self._batcher.unsent == 0
+            stored = self._batcher.unsent == 0
+            if not self._thread.is_alive():
+                self._batcher.shelve_all(wall_ns=wall, market_ns=self._intake.clock.market_ns(wall))
+        self.save()
+        return stored
 
     def stats(self) -> dict[str, Any]:
         """Counters over all runs, and how puts fare."""
         with self._lock:
-            state = self._state
+            totals = self._progress.totals
             put_ms = list(self._put_ms)
-        return {
-            "acked": state.messages,
-            "records_acked": state.records,
-            "bytes_acked": state.n_bytes,
-            "gaps": state.gaps,
-            "retries": self.retries,
-            "put_ms_p50": round(median(put_ms), 3) if put_ms else None,
-        }
+            batcher = self._batcher
+            return {
+                "acked": totals.messages,
+                "records_acked": totals.records,
+                "bytes_acked": totals.n_bytes,
+                "gaps": totals.gaps,
+                "retries": self.retries,
+                "put_ms_p50": round(median(put_ms), 3) if put_ms else None,
+                "in_memory": batcher.in_memory,
+                "spilled": batcher.spilled,
+                "replayed_records": batcher.replayed,
+                "journal_bytes": batcher.journal_bytes,
+                "alarms": self._alarms.to_list(),
+            }
 
     def _run(self) -> None:
         try:
-            began_s = self._now_s()
             while not self._stop.is_set():
-                self._save_when_due()
+                self._wake.clear()
+                self._eager = True  # a message that comes from here on wakes us
+                if self._now_s() >= self._next_save_s:
+                    self.save()
                 if self._send_due():
                     continue
-                # The time of the put itself is part of the interval: a message waits no longer.
-                spent_s = self._now_s() - began_s
-                self._wake.wait(max(MIN_WAIT_S, self._linger_s - spent_s))
-                self._wake.clear()
-                began_s = self._now_s()
+                wait_s = self._batcher.wait_s(self._now_s())
+                if wait_s is not None:
+                    self._eager = False
+                self._wake.wait(self._linger_s if wait_s is None else max(MIN_WAIT_S, wait_s))
         except Exception as error:
             log.exception("the sender failed")
             self.failure = error
             self.room.set()
 
-    def _save_when_due(self) -> None:
-        if self._now_s() >= self._next_save_s:
-            self.save()
-
     def _send_due(self) -> bool:
+        """One put, if something is due; whether to look again at once."""
+        began = self._now_s()
+        if self._batcher.unsent == 0:
+            return False
+        if (
+            self._doubtful or began - self._certain_s > IDENTITY_AFTER_S
+        ) and not self._same_stream():
+            return False
         wall = wall_ns()
         with self._lock:
             puts = self._batcher.next_puts(
-                self._now_s(),
+                began,
                 wall_ns=wall,
                 market_ns=self._intake.clock.market_ns(wall),
                 flush=self._flush,
@@ -173,6 +229,7 @@ class Sender:
             error = next((r.error for r in results if r.error is not None), None)
         except StreamError as failed:
             results, error = None, str(failed)
+            self._doubtful = True
         ended = self._now_s()
         self._settle(puts, results, ended, put_ms=(ended - began) * 1000)
         self._report(error)
@@ -188,49 +245,79 @@ class Sender:
         put_ms: float,
     ) -> None:
         with self._lock:
-            acked = self._batcher.settle(puts, results, now_s)
-            messages = n_bytes = gaps = 0
+            acked: Sequence[Acked] = self._batcher.settle(puts, results, now_s)
             for record in acked:
                 self._tracker.stored(record.note)
-                self._bseqs[str(record.bucket)] = record.bseq
-                messages += record.note.n_messages
-                gaps += record.note.n_gaps
-                n_bytes += record.n_bytes
             self.retries += len(puts) - len(acked)
             self._put_ms.append(put_ms)
-            if results is None:
-                self._in_doubt.update(put.key for put in puts)
-            else:
-                self._note_positions(puts, results)
-            self._state = replace(
-                self._state,
-                messages=self._state.messages + messages,
-                records=self._state.records + len(acked),
-                n_bytes=self._state.n_bytes + n_bytes,
-                gaps=self._state.gaps + gaps,
-            )
+        if acked:
+            self._certain_s = now_s
+            self._hot.note(acked, now_s=now_s)
 
-    def _note_positions(self, puts: Sequence[Put], results: Sequence[PutResult]) -> None:
-        for put, result in zip(puts, results, strict=True):
-            if result.error is None:
-                self._in_doubt.discard(put.key)
-            elif result.error != THROTTLED:
-                self._in_doubt.add(put.key)
-        if self._in_doubt:
-            return  # a record in doubt may lie before these positions: whoever restarts must see it
-        for result in results:
-            if result.shard is not None and result.sequence is not None:
-                known = self._positions.get(result.shard)
-                if known is None or int(result.sequence) > int(known):
-                    self._positions[result.shard] = result.sequence
+    def _same_stream(self) -> bool:
+        """Make sure that the sink is the stream that we think it is; else begin it anew.
+
+        Returns:
+            Whether records may be put.
+        """
+        try:
+            identity = self._sink.identity()
+        except StreamError as error:
+            self._report(str(error))
+            self._probes = self._probes or delays(
+                first_s=PROBE_FIRST_S, cap_s=PROBE_CAP_S, rng=self._rng
+            )
+            self._eager = False
+            self._wait_out(next(self._probes))
+            return False
+        self._probes, self._doubtful = None, False
+        self._certain_s = self._now_s()
+        known = self._progress.stream
+        if identity and known and identity != known:
+            self._begin_anew(known, identity)
+        elif identity:
+            with self._lock:
+                self._progress.stream = identity
+        return True
+
+    def _begin_anew(self, known: str, identity: str) -> None:
+        log.error("the stream was made anew: it was %s, it is %s", known, identity)
+        held = self._held_by_lake()
+        with self._lock:
+            count = self._batcher.replay(identity, held)
+        log.warning("%d records that the lake does not hold are sent again", count)
+        self.save()
+
+    def _held_by_lake(self) -> Mapping[str, Mapping[int, int]]:
+        """What the lake holds; nothing if it does not say, which sends more than is needed."""
+        if self._lake is None:
+            return {}
+        deadline = self._now_s() + MARKS_WITHIN_S
+        for delay_s in delays(first_s=PROBE_FIRST_S, cap_s=PROBE_CAP_S, rng=self._rng):
+            try:
+                return self._lake.marks()
+            except LakeError as error:
+                self._report(str(error))
+                if self._now_s() + delay_s >= deadline or self._stop.wait(delay_s):
+                    break
+        return {}
+
+    def _wait_out(self, seconds: float) -> None:
+        """Wait, but not longer than until the end."""
+        deadline = self._now_s() + seconds
+        while not self._stop.is_set() and (left := deadline - self._now_s()) > 0:
+            self._wake.clear()
+            self._wake.wait(left)
 
     def _report(self, error: str | None) -> None:
         if error is None:
             if self.error is not None:
                 log.info("the stream takes records again")
+                self._alarms.off("stream_refuses")
             self.error = None
             return
         self.error = error
+        self._alarms.on("stream_refuses", error)
         if self._now_s() - self._warned_s >= WARN_EVERY_S:
             self._warned_s = self._now_s()
             log.warning("the stream does not take records, trying again: %s", error)
@@ -245,14 +332,13 @@ class Sender:
     def _save_to(self, path: Path) -> None:
         with self._lock:
             snapshot = replace(
-                self._state,
-                positions=dict(self._positions),
-                bseqs=dict(self._bseqs),
-                marks=dict(self._tracker.acked),
+                self._progress.snapshot(self._tracker.acked),
                 unfilled=self._tracker.unfilled.to_json(),
             )
         try:
             states.save(path, snapshot)
         except OSError as error:  # an old state is safe: more of the stream is read at the restart
-            log.warning("the state is not saved: %s", error)
+            self._alarms.on("state_not_saved", str(error))
+        else:
+            self._alarms.off("state_not_saved")
         self._next_save_s = self._now_s() + self._save_s

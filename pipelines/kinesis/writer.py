@@ -89,6 +89,26 @@ class KinesisWriter:
             raise StreamError(f"{self._stream} answered {len(results)} of {len(records)} records")
         return results
 
+    def identity(self) -> str:
+        """Name of the stream and when it was made; empty where we may not ask.
+
+        Raises:
+            StreamError: There is no such stream that takes records now, or nobody answered.
+        """
+        try:
+            answer = self._client.describe_stream_summary(StreamName=self._stream)
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "AccessDeniedException":
+                return ""  # a policy that lets us put and nothing else: then nobody can know
+            raise StreamError(f"cannot describe {self._stream}: {error}") from error
+        except BotoCoreError as error:
+            raise StreamError(f"cannot describe {self._stream}: {error}") from error
+        summary = answer["StreamDescriptionSummary"]
+        if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
+            raise StreamError(f"{self._stream} is {summary['StreamStatus'].lower()}")
+        made_ms = round(summary["StreamCreationTimestamp"].timestamp() * 1000)
+        return f"{self._stream}@{made_ms}"
+
     def put_items(self, items: Sequence[Mapping[str, Any]], *, timeout_s: float = 60.0) -> None:
         """Put items for ``market-signals``; returns when the stream holds all of them.
 

@@ -171,6 +171,7 @@ class MemoryStream:
     refuse: float = 0.0
     lose_answer: float = 0.0
     down: bool = False
+    name: str = "memory@1"
     stored: list[tuple[str, int, Put]] = field(default_factory=list)
     calls: int = 0
 
@@ -193,6 +194,11 @@ class MemoryStream:
         if self.rng.random() < self.lose_answer:
             raise StreamError("no answer")
         return results
+
+    def identity(self) -> str:
+        if self.down:
+            raise StreamError("down")
+        return self.name
 
     def read_after(self, positions: Mapping[str, str]) -> Iterator[bytes]:
         for shard, sequence, put in list(self.stored):

@@ -247,7 +247,7 @@ def test_bad_input_is_kept_raw_and_the_rest_of_the_frame_stored(feed, stream, st
 
 def test_stream_down_stops_reading_at_the_limit_and_recovers(feed, stream, start, balance):
     stream.down = True
-    running = start(max_queued=200)
+    running = start(max_queued=200, journal_max_mb=0)
     running.streaming()
     for _ in range(100):
         feed.publish([feed.trade("SPY") for _ in range(20)])
