@@ -72,6 +72,9 @@ def exchange_config(settings: Settings, *, open_on: str) -> ExchangeConfig:
         symbol_limit=settings.exchange_symbol_limit,
         connection_limit=settings.exchange_connection_limit,
         compress=settings.exchange_compress,
+        rate_limit=settings.exchange_rate_limit,
+        cash_usd=settings.exchange_cash_usd,
+        shorting=settings.exchange_shorting,
         faults=_absolute(settings.faults),
         state_path=None if settings.replay else folder / "state.json",
     )

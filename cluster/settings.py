@@ -86,6 +86,15 @@ class Settings(BaseSettings):
         None, gt=0, description="Most connections per key and feed (Alpaca: 1)."
     )
     exchange_compress: bool = Field(False, description="Offer permessage-deflate.")
+    exchange_rate_limit: int | None = Field(
+        None, gt=0, description="REST requests per key and minute, 429 above (Alpaca: 200)."
+    )
+    exchange_cash_usd: float = Field(
+        100_000.0, gt=0, description="What a paper account on our exchange begins with."
+    )
+    exchange_shorting: bool = Field(
+        False, description="Let paper accounts on our exchange sell what they do not have."
+    )
     faults: Path | None = Field(None, description="JSON script of faults; see docs/EXCHANGE.md.")
 
     # Kinesis
