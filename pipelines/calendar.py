@@ -28,7 +28,7 @@ def sessions(start: date, end: date) -> tuple[tuple[int, int], ...]:
     >>> [(c - o) // 60_000_000_000 for o, c in sessions(date(2024, 7, 2), date(2024, 7, 5))]
     [390, 210, 390]
     """
-    calendar = _calendar(start, end)
+    calendar = _calendar(date(start.year, 1, 1), date(end.year, 12, 31))
     schedule = calendar.schedule.loc[str(start) : str(end)]
     return tuple(
         (int(row.open.value), int(row.close.value)) for row in schedule.itertuples(index=False)

@@ -163,6 +163,11 @@ def tape_files(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(path.glob("tape-*.jsonl.gz"))
 
 
+def is_tape(path: Path) -> bool:
+    """Whether a path names a tape: a folder with its files, or one file of this kind."""
+    return path.is_dir() or path.name.endswith(".jsonl.gz")
+
+
 def read_header(path: Path) -> TapeHeader | None:
     """The header of a tape's first file; ``None`` if there is no file, or it has no header.
 

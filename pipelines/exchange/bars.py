@@ -192,6 +192,8 @@ class BarHistory:
 
     def _session_averages(self, session: Session, block: Block) -> Floats:
         """Volume-weighted average prices of a session, shape ``(S, M)``."""
+        if block.vwap is not None:
+            return block.vwap
         averages = self._averages.get(session)
         if averages is None:
             averages = np.zeros(block.open.shape)

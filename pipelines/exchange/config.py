@@ -29,9 +29,13 @@ class ExchangeConfig:
         symbols: What is traded. For a replay: which symbols of the file; empty means all of it.
         seed: Seed of prices and ticks.
         speed: Market seconds per wall second.
+        pace: ``clock``: what is due by the market clock is published, and a client that cannot
+            follow is dropped (407). ``clients``: as fast as the slowest client takes it; nobody is
+            dropped, nothing is published while nobody listens, and the clock follows.
         feed: Feed whose look the messages have (``iex`` prints come from one exchange only).
         feeds: Feeds that a client may use (iex, sip, test, news); another one is refused with 409.
-        replay: Parquet file of minute bars; ``None`` plays the synthetic market.
+        replay: Parquet file of minute bars, or a tape (a folder, or one ``.jsonl.gz`` of it);
+            ``None`` plays the synthetic market.
         sessions: Which hours of a replayed file are played: ``all`` that it has, or ``regular``.
         max_sessions: Sessions to play; ``None`` plays the whole file, or two years of trading.
         max_minutes: Market minutes to play, then the market is finished; ``None`` for no limit.
@@ -76,6 +80,7 @@ class ExchangeConfig:
     symbols: tuple[str, ...] = DEFAULT_SYMBOLS
     seed: int = 7
     speed: float = 10.0
+    pace: Literal["clock", "clients"] = "clock"
     feed: Literal["iex", "sip", "test"] = "iex"
     feeds: tuple[str, ...] = FEEDS
     replay: str | None = None
@@ -143,6 +148,8 @@ class ExchangeConfig:
             )
         if self.sessions not in ("all", "regular"):
             raise ConfigError(f"exchange sessions={self.sessions!r}: must be all or regular")
+        if self.pace not in ("clock", "clients"):
+            raise ConfigError(f"exchange pace={self.pace!r}: must be clock or clients")
         if self.open_on not in ("subscribe", "start"):
             raise ConfigError(f"exchange open_on={self.open_on!r}: must be subscribe or start")
 

@@ -26,20 +26,27 @@ from pipelines.exchange.fakepaca import TestStream
 from pipelines.exchange.fault_entries import load_faults
 from pipelines.exchange.faults import FaultScript
 from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch, Key
-from pipelines.exchange.market import BarSource, remaining
+from pipelines.exchange.market import BarSource, Session, remaining
 from pipelines.exchange.playback import Extras, Playback
 from pipelines.exchange.profiles import read_profiles
 from pipelines.exchange.record import Tape
+from pipelines.exchange.recorded import RecordedMarket, RecordedPlayback
 from pipelines.exchange.replay import ReplayMarket
 from pipelines.exchange.state import PlayedMinutes
 from pipelines.exchange.synthetic import SESSIONS_AHEAD, SyntheticMarket
-from pipelines.tape import TapeHeader
+from pipelines.tape import TapeHeader, is_tape
 
 _LOG = logging.getLogger(__name__)
 
 State = Literal["waiting", "open", "finished"]
 BATCH_MESSAGES = 2000
 """Most ticks that are published before the clients' sockets get a turn."""
+
+
+MOST_WAITING = 20_000
+"""Messages that may wait for a client before a market at the clients' pace waits for it."""
+
+FOR_EVER_NS = 2**63 - 1
 
 
 class Listener(Protocol):
@@ -65,6 +72,13 @@ def market_of(config: ExchangeConfig, *, today: date) -> BarSource:
         ConfigError: It cannot be played.
     """
     trades_per_minute = config.messages_per_minute / 3
+    if config.replay is not None and is_tape(Path(config.replay)):
+        return RecordedMarket(
+            Path(config.replay),
+            symbols=config.symbols,
+            sessions=config.sessions,
+            max_sessions=config.max_sessions,
+        )
     if config.replay is not None:
         return ReplayMarket(
             Path(config.replay),
@@ -82,6 +96,29 @@ def market_of(config: ExchangeConfig, *, today: date) -> BarSource:
         trades_per_minute=trades_per_minute,
         profiles=None if config.profiles is None else read_profiles(config.profiles),
         news_drift_bps=config.news_drift_bps,
+    )
+
+
+def player_of(
+    source: BarSource,
+    sessions: Sequence[Session],
+    config: ExchangeConfig,
+    *,
+    extras: Extras | None = None,
+    before_minute: Callable[[int], None] = lambda _: None,
+) -> Playback | RecordedPlayback:
+    """What plays sessions of a market."""
+    tape = getattr(source, "tape", None)
+    if tape is not None:
+        return RecordedPlayback(tape, sessions, symbols=config.symbols, before_minute=before_minute)
+    return Playback(
+        source,
+        sessions,
+        seed=config.seed,
+        messages_per_minute=config.messages_per_minute,
+        feed=config.feed,
+        before_minute=before_minute,
+        extras=extras,
     )
 
 
@@ -124,14 +161,12 @@ class Floor:
             raise ConfigError(f"exchange: {len(self.source.symbols)} symbols; at most 1000")
         self._played = PlayedMinutes(config.state_path)
         self._sessions = self._to_play()
-        self._playback = Playback(
+        self._playback = player_of(
             self.source,
             self._sessions,
-            seed=config.seed,
-            messages_per_minute=config.messages_per_minute,
-            feed=config.feed,
-            before_minute=lambda ns: self._played.begin(self.source.name, ns),
+            config,
             extras=extras_of(config),
+            before_minute=lambda ns: self._played.begin(self.source.name, ns),
         )
         self._tape = self._new_tape()
         self.state: State = "waiting"
@@ -214,7 +249,11 @@ class Floor:
 
     def market_ns(self) -> int:
         """Now on the market clock; before the opening, the moment of the opening."""
-        return self.clock.market_ns(self._wall_ns()) if self.clock else self.first_ns
+        if self.clock is None:
+            return self.first_ns
+        if self.config.pace == "clients":
+            return self.latest_ns
+        return self.clock.market_ns(self._wall_ns())
 
     def is_open(self) -> bool:
         """Whether a session is running."""
@@ -228,10 +267,15 @@ class Floor:
         """
         wall = self._wall_ns()
         more = False
-        if self.state == "open" and self.clock is not None:
-            batch = self._playback.due(self.clock.market_ns(wall), limit=BATCH_MESSAGES)
+        if self.state == "open" and self.clock is not None and not self._held():
+            now_ns = self.clock.market_ns(wall) if self.config.pace == "clock" else FOR_EVER_NS
+            batch = self._playback.due(now_ns, limit=BATCH_MESSAGES)
             if batch is not None:
                 self.publish(batch)
+                self.latest_ns = max(self.latest_ns, self._playback.reached_ns)
+                more = True
+            elif (frame := self._playback.raw(now_ns)) is not None:
+                self.inject_raw([frame], self.listeners)
                 more = True
             elif self._playback.finished:
                 self.state = "finished"
@@ -241,6 +285,24 @@ class Floor:
         if self._tape is not None:
             self._tape.flush_if_due(wall)
         return more
+
+    def _held(self) -> bool:
+        """Whether a market at the clients' pace waits for one of them, or for the first."""
+        if self.config.pace == "clock":
+            return False
+        waiting = [client["queued"] for client in (one.stats() for one in self.listeners)
+                   if client.get("subscribed")]  # fmt: skip
+        return not waiting or max(waiting) > MOST_WAITING
+
+    def _announced_clock(self) -> MarketClock | None:
+        """The clock; at the clients' pace one that stands where the market is, at its mean rate."""
+        if self.clock is None or self.config.pace == "clock":
+            return self.clock
+        opened, wall = self.clock, self._wall_ns()
+        played = sum(min(c, self.latest_ns) - o for o, c in self._sessions if o < self.latest_ns)
+        rate = max(played / max(wall - opened.wall_origin_ns, 1), 1.0)
+        origin = wall - int(played / rate)
+        return MarketClock(rate=rate, wall_origin_ns=origin, sessions=self._sessions)
 
     def _publish_test(self, wall: int) -> None:
         if not self._test_listeners:
@@ -286,11 +348,12 @@ class Floor:
 
     def announcement(self) -> dict[str, Any]:
         """The market clock as it is announced."""
+        clock = self._announced_clock()
         return {
             "state": self.state,
-            "clock": self.clock.to_dict() if self.clock else None,
+            "clock": clock.to_dict() if clock else None,
             "mode": self.source.mode,
-            "rate": self.config.speed,
+            "rate": clock.rate if clock else self.config.speed,
             "symbols": list(self.source.symbols),
         }
 

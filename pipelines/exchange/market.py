@@ -37,6 +37,7 @@ class Block:
         closing: Shares of an auction that is its last trade; mostly 0.
         bands: The price bands of the session.
         pauses: The pauses of its symbols.
+        vwap: Average prices, where they are given; else they are those of the ticks.
     """
 
     session: Session
@@ -53,6 +54,7 @@ class Block:
     closing: Ints | None = None
     bands: Bands | None = None
     pauses: tuple[Pause, ...] = ()
+    vwap: Floats | None = None
 
     @property
     def present(self) -> NDArray[np.bool_]:

@@ -12,10 +12,9 @@ from pipelines.events import Message
 from pipelines.exchange import tables
 from pipelines.exchange.asked import Range, check_stock_parameters, flag, symbols_of
 from pipelines.exchange.bars import BarHistory, Query
-from pipelines.exchange.floor import Floor
+from pipelines.exchange.floor import Floor, player_of
 from pipelines.exchange.gate import answer, feeds_of
 from pipelines.exchange.news_history import NewsHistory
-from pipelines.exchange.playback import Playback
 from pipelines.exchange.refusals import Refused
 from pipelines.exchange.sockets import FLOOR, news_socket
 from pipelines.exchange.tick_history import Play, TickHistory, TickQuery
@@ -49,14 +48,7 @@ class Archive:
 
 
 def _play(floor: Floor) -> Play:
-    config = floor.config
-    return lambda source, sessions: Playback(
-        source,
-        sessions,
-        seed=config.seed,
-        messages_per_minute=config.messages_per_minute,
-        feed=config.feed,
-    )
+    return lambda source, sessions: player_of(source, sessions, floor.config)
 
 
 ARCHIVE = web.AppKey("archive", Archive)

@@ -59,6 +59,7 @@ class Item:
         sentiment: -1 to 1.
         headline: What it says.
         sector: The symbol's sector.
+        told: The message as it was recorded, if it was.
     """
 
     at_ns: int
@@ -66,9 +67,12 @@ class Item:
     sentiment: float
     headline: str
     sector: str
+    told: Message | None = None
 
     def message(self) -> Message:
         """As the news feed has it, times as text."""
+        if self.told is not None:
+            return dict(self.told)
         when = format_time_ns(self.at_ns)
         number = self.at_ns // moments.QUANTUM_NS
         return {

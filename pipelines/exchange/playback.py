@@ -87,6 +87,8 @@ class Playback:
         self._names = Names(source.symbols, tapes, "V" if feed == "iex" else _SIP_EXCHANGES)
         self._trade_keys: list[Key] = [("trades", s) for s in source.symbols]
         self._quote_keys: list[Key] = [("quotes", s) for s in source.symbols]
+        self.reached_ns = 0
+        """Market time of what was handed out last."""
         self._minutes = self._walk(sessions)
         self._minute: _Minute | None = next(self._minutes, None)
 
@@ -114,13 +116,18 @@ class Playback:
                 minute.begun = True
             batch = minute.ticks_until(now_ns, limit)
             if batch is not None:
+                self.reached_ns = minute.reached_ns
                 return batch
             if minute.start_ns + MINUTE_NS > now_ns:
                 return None
+            self.reached_ns = minute.start_ns + MINUTE_NS
             if minute.closing:
                 return minute.closing.pop(0)
             self._minute = next(self._minutes, None)
         return None
+
+    def raw(self, _: int) -> None:
+        """No raw frame is ever due: what is made up is well-formed."""
 
     def _walk(self, sessions: Sequence[Session]) -> Iterator[_Minute]:
         # A session may be cut at both ends (a restart, a limit); its block is the whole session's.
@@ -229,7 +236,7 @@ class _Minute:
     """One minute of the market, handed out in pieces."""
 
     __slots__ = ("_columns", "_event", "_events", "_next", "_player", "_special", "_times", "begun",
-                 "closing", "start_ns")  # fmt: skip
+                 "closing", "reached_ns", "start_ns")  # fmt: skip
 
     def __init__(
         self,
@@ -239,7 +246,7 @@ class _Minute:
         events: Sequence[Event],
         closing: list[Batch],
     ) -> None:
-        self.start_ns = start_ns
+        self.start_ns = self.reached_ns = start_ns
         self.begun = False
         self.closing = closing
         self._player = player
@@ -264,6 +271,7 @@ class _Minute:
         if first == last and not events:
             return None
         self._next = last
+        self.reached_ns = self._times[last - 1] if last else self.start_ns
         if not events:
             messages, keys = self._player.messages(self._columns, first, last, self._special)
             return Batch(messages, times_ns=self._times[first:last], keys=keys)

@@ -41,8 +41,10 @@ class ReplayMarket:
     volumes are the file's own numbers.
 
     Args:
-        path: The Parquet file.
-        symbols: Which of its symbols; empty for all.
+        bars: The Parquet file, or a table of its columns, perhaps with ``trade_count``
+            and ``vwap`` too.
+        symbols: Which of its symbols; empty for all. Of a table: the names of its symbols, also
+            of those without a bar.
         sessions: ``all`` or ``regular``.
         max_sessions: Most sessions to play.
         seed: Seed of the number of trades inside each bar.
@@ -56,7 +58,7 @@ class ReplayMarket:
 
     def __init__(
         self,
-        path: Path,
+        bars: Path | pa.Table,
         *,
         symbols: Sequence[str] = (),
         sessions: Literal["all", "regular"] = "all",
@@ -64,11 +66,13 @@ class ReplayMarket:
         seed: int = 7,
         trades_per_minute: float = 40.0,
     ) -> None:
+        path = bars if isinstance(bars, Path) else Path("(table)")
         self.name = f"replay:{path.name}:{sessions}"
         self._trades_per_minute = trades_per_minute
-        table = _read(path, symbols)
+        table = bars if isinstance(bars, pa.Table) else _read(path, symbols)
         names = table["symbol"].to_numpy(zero_copy_only=False)
-        self.symbols = _ordered(set(names.tolist()), symbols)
+        present = set(symbols) if isinstance(bars, pa.Table) else set(names.tolist())
+        self.symbols = _ordered(present, symbols)
         self.profiles = tuple(profile(symbol) for symbol in self.symbols)
         index = {symbol: i for i, symbol in enumerate(self.symbols)}
         self._keys = noise.keys(seed, *self.symbols)
@@ -78,11 +82,14 @@ class ReplayMarket:
         self._row, self._starts = self._row[order], starts[order]
         self._prices = np.stack([table[c].cast(pa.float64()).to_numpy()[order] for c in _PRICES])
         self._volume = table["volume"].cast(pa.int64()).to_numpy()[order]
+        given = set(table.column_names)
+        self._given_count = (
+            table["trade_count"].to_numpy()[order] if "trade_count" in given else None
+        )
+        self._given_vwap = table["vwap"].to_numpy()[order] if "vwap" in given else None
         self._check(path)
-        found = _runs(self._starts) if sessions == "all" else _regular(self._starts)
-        if not found:
-            raise ConfigError(f"replay {path}: has no bar in a regular session")
-        self._sessions = found[:max_sessions]
+        if len(self._starts):
+            self._sessions = find_sessions(self._starts, sessions, path)[:max_sessions]
         self._blocks: dict[Session, Block] = {}
 
     def playable(self) -> tuple[Session, ...]:
@@ -116,13 +123,20 @@ class ReplayMarket:
         trades = np.zeros(shape, dtype=np.int64)
         trades[row, column] = self._count(low, high)
         spread_bps, depth = quoting(self.profiles, _unrest(prices))
+        vwap = None
+        if self._given_vwap is not None:
+            vwap = np.zeros(shape)
+            vwap[row, column] = self._given_vwap[low:high]
         return Block(
             session, starts, prices[0], prices[1], prices[2], prices[3], volume, trades,
-            spread_bps, depth,
+            spread_bps, depth, vwap=vwap,
         )  # fmt: skip
 
     def _count(self, low: int, high: int) -> Ints:
         """Trades of the rows ``low`` to ``high``: as set, as the volume allows, as prices need."""
+        if self._given_count is not None:
+            given: Ints = self._given_count[low:high]
+            return given
         keys = noise.at(self._keys[self._row[low:high]], _COUNT)
         spread = 0.8 + 0.4 * noise.uniform(keys, self._starts[low:high] // MINUTE_NS)
         wanted = np.round(self._trades_per_minute * spread).astype(np.int64)
@@ -188,6 +202,26 @@ def _ordered(present: set[str], wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(s for s in wanted if s in present) if wanted else tuple(sorted(present))
 
 
+def find_sessions(
+    minutes: Ints | Sequence[int], sessions: Literal["all", "regular"], path: Path
+) -> tuple[Session, ...]:
+    """The sessions in which there is something.
+
+    Args:
+        minutes: Starts of minutes, ascending; at least one.
+        sessions: ``all``: runs without a long silence; ``regular``: those of the calendar.
+        path: Where they come from.
+
+    Raises:
+        ConfigError: Nothing lies in a regular session.
+    """
+    starts = np.asarray(minutes, dtype=np.int64)
+    found = _runs(starts) if sessions == "all" else _regular(starts)
+    if not found:
+        raise ConfigError(f"replay {path}: has nothing in a regular session")
+    return found
+
+
 def _runs(starts: Ints) -> tuple[Session, ...]:
     """Runs of minutes without a long silence."""
     minutes = np.unique(starts)
@@ -200,7 +234,7 @@ def _runs(starts: Ints) -> tuple[Session, ...]:
 
 
 def _regular(starts: Ints) -> tuple[Session, ...]:
-    """Sessions of the calendar in which the file has a bar."""
+    """Sessions of the calendar in which there is something."""
     days = [datetime.fromtimestamp(int(starts[i]) / SECOND_NS, UTC).date() for i in (0, -1)]
     minutes = np.unique(starts)
     return tuple(
