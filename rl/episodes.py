@@ -248,7 +248,8 @@ def from_lake(
     """The market of the lake: the closed bars that the signals query stored, with their spreads.
 
     Args:
-        query: The lake. Of a bar that was revised, its first revision counts: what was known.
+        query: The lake. Of a bar that was revised, what was known when it closed counts; one that
+            nobody knew then (backfilled later) is left out.
         symbols: Which symbols.
         limit: At most so many bars of each, the newest.
         assumed_spread_bps: Where a bar has no measured spread.
@@ -271,8 +272,7 @@ def from_lake(
 _LAKE_BARS = """
     SELECT event_time_ns AS t, open AS o, high AS h, low AS l, close AS c, volume AS v,
            spread_bps AS s
-    FROM features WHERE symbol = $symbol
-    QUALIFY row_number() OVER (PARTITION BY event_time_ns ORDER BY revision) = 1
+    FROM features WHERE symbol = $symbol AND revision = 0
     ORDER BY event_time_ns DESC LIMIT $limit
 """
 

@@ -38,6 +38,8 @@ class StreamingConfig:
         archive: Whether the archive query runs.
         maintenance_every_s: Interval of the lake's maintenance; 0: none. The first is due after it.
         maintenance: What a pass of it may do.
+        revisions_every_s: Interval at which corrected, late and backfilled bars are looked at;
+            0: never. Needs both queries.
     """
 
     spark: SparkConfig
@@ -60,3 +62,4 @@ class StreamingConfig:
     archive: bool = True
     maintenance_every_s: float = 3600.0
     maintenance: Limits = field(default_factory=Limits)
+    revisions_every_s: float = 5.0

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.errors import Fenced, PartFailed
 from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.offsets import TRIM_HORIZON
+from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.maintenance import Maintenance
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
@@ -29,8 +30,10 @@ from pipelines.streaming import signals
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.outbox import Outbox, new_stats
+from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.schemas import ARCHIVE, SIGNALS, checkpoint_of_stream
 from pipelines.streaming.session import close_session, open_session
+from pipelines.streaming.warmup import Warmup
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -39,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
-_MAINTENANCE_ENDS_S = 5.0
+_BESIDE_ENDS_S = 5.0
 _LONGEST = 500
 _RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
 """The line of a Python traceback that says what was raised."""
@@ -71,7 +74,8 @@ class StreamingJob:
         self._maintenance = Maintenance(
             LakeWriter(config.lake_uri, config.storage_options), config.maintenance
         )
-        self._maintainer: threading.Thread | None = None
+        self._revisions: Revisions | None = None
+        self._threads: list[threading.Thread] = []
         self._outbox: Outbox | None = None
         self._queries: dict[str, StreamingQuery] = {}
 
@@ -87,6 +91,8 @@ class StreamingJob:
                 self._maintenance.open()
             if config.signals:
                 self._outbox = signals.open_outbox(config)
+            if config.signals and config.archive and config.revisions_every_s:
+                self._revisions = self._open_revisions(config)
             self._spark = open_session(config.spark)
             with self._lock:
                 if config.archive:
@@ -98,10 +104,9 @@ class StreamingJob:
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
         self._state = "running"
         if config.maintenance_every_s:
-            self._maintainer = threading.Thread(
-                target=self._maintain, name="lake-maintenance", daemon=True
-            )
-            self._maintainer.start()
+            self._beside("maintenance", self._maintenance.run, config.maintenance_every_s)
+        if self._revisions is not None:
+            self._beside("revisions", self._revisions.run, config.revisions_every_s)
         _log.info("running: %s", ", ".join(self._queries))
 
     def wait(self) -> None:
@@ -138,6 +143,7 @@ class StreamingJob:
             "signals": (self._outbox.stats() if self._outbox else new_stats())
             | {"lag": self._lag(SIGNALS)},
             "maintenance": self._maintenance.stats(),
+            "revisions": self._revisions.stats() if self._revisions else None,
         }
 
     def _lag(self, name: str) -> dict[str, dict[str, int | None]]:
@@ -184,21 +190,39 @@ class StreamingJob:
             if self._spark is not None:
                 close_session(self._config.spark)
                 self._spark = None
-        if self._maintainer is not None:
-            self._maintainer.join(_MAINTENANCE_ENDS_S)  # a step cut short is done by the next
+        for thread in self._threads:
+            thread.join(_BESIDE_ENDS_S)  # a step cut short is done by the next
         if self._state != "failed":
             self._state = "stopped"
 
-    def _maintain(self) -> None:
-        """Maintain the lake until the end; whatever goes wrong there, the queries run on."""
-        while not self._stopped.wait(self._config.maintenance_every_s):
-            try:
-                self._maintenance.run(stopped=self._stopped.is_set)
-            except Fenced as error:
-                _log.warning("a newer job maintains the lake: %s", error)
-                return
-            except Exception:  # noqa: BLE001 - the next pass tries again
-                _log.exception("maintenance of the lake")
+    def _beside(self, what: str, work: Callable[..., object], every_s: float) -> None:
+        """Do something to the lake until the end; whatever goes wrong, the queries run on."""
+
+        def run() -> None:
+            while not self._stopped.wait(every_s):
+                try:
+                    work(stopped=self._stopped.is_set)
+                except Fenced as error:
+                    _log.warning("a newer job does the %s of the lake: %s", what, error)
+                    return
+                except Exception:  # noqa: BLE001 - the next pass tries again
+                    _log.exception("%s of the lake", what)
+
+        thread = threading.Thread(target=run, name=f"lake-{what}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _open_revisions(self, config: StreamingConfig) -> Revisions:
+        warmup = Warmup(config.lake_uri, config.storage_options, config.history)
+        revisions = Revisions(
+            LakeWriter(config.lake_uri, config.storage_options),
+            self._archive,
+            KinesisWriter(config.kinesis, config.kinesis.market_signals),
+            warmup.loader(),
+            assumed_spread_bps=config.assumed_spread_bps,
+        )
+        revisions.open()
+        return revisions
 
     def _of_stream(self, identity: str) -> StreamingConfig:
         """Open the archive; the configuration for this stream, which has checkpoints of its own.

@@ -197,7 +197,7 @@ def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Ta
                 "warm": payload["warm"],
                 "spread_assumed": payload["spread_assumed"],
                 "gap": payload["gap"],
-                "revision": 0,
+                "revision": payload.get("revision", 0),
                 "known_at": known_ns // 1000,
             }
         )

@@ -192,11 +192,11 @@ def test_job_maintains_the_lake_while_it_runs(config, jobs, kinesis, new_tape):
         job.check()
         put(kinesis, [tape.record(tape.trade())])
         sent += 1
-        return bool(job.stats()["maintenance"]["vacuumed_files"])
+        done = job.stats()["maintenance"]
+        return bool(done["vacuumed_files"]) and done["compacted_files"] > 2
 
     eventually(vacuumed)
     assert job.drain(60)
-    assert job.stats()["maintenance"]["compacted_files"] > 2
     assert len(trades(config)) == sent
     job.stop()
 
@@ -218,4 +218,21 @@ def test_job_without_its_stream_does_not_start(config):
     with pytest.raises(PartFailed, match="no-such-stream"):
         job.start()
     assert job.stats()["state"] == "failed"
+    job.stop()
+
+
+def test_job_revises_a_bar_that_the_vendor_updates(config, jobs, kinesis, new_tape):
+    tape = new_tape()
+    job = jobs(signals=True, revisions_every_s=0.1, signals_trigger_s=0.1)
+    put(kinesis, [tape.record(tape.trade(r=1), tape.bar(r=2))])
+
+    def closes() -> list[float]:
+        job.check()
+        sql = "SELECT close FROM features ORDER BY revision"
+        return LakeQuery(config.lake_uri).sql(sql)["close"].to_pylist()
+
+    eventually(lambda: closes() == [1.5])
+    put(kinesis, [tape.record(tape.bar(c=1.75, r=3) | {"T": "u"})])
+    eventually(lambda: closes() == [1.5, 1.75])
+    assert job.stats()["revisions"]["revisions"] == 1
     job.stop()

@@ -1,0 +1,293 @@
+"""Bars that turned out to be others: the next revision of bar and features, and no new signal.
+
+The archive says which bars to look at (:mod:`pipelines.lake.dirty`). Each is made anew from what
+the lake knows now; if it says something else than its newest row in ``features``, it becomes the
+next revision of that row, with the features over the bars before it as they stand now. The row is
+committed, then the items ``bar`` and ``features`` of that revision are published. Nothing that was
+known before is changed: :mod:`pipelines.lake.views` tells what was known when.
+
+To look twice changes nothing, so whatever is cut short is simply looked at again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, Final, Protocol
+
+from pipelines.clock import wall_ns
+from pipelines.errors import LakeError
+from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS, format_time_ns
+from pipelines.features.bar import ClosedBar
+from pipelines.features.builder import FeatureBuilder
+from pipelines.features.spec import WINDOW
+from pipelines.lake.dirty import Dirty
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.tables import TABLES
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.bars import GAPPED_BARS
+from pipelines.streaming.known import Known, Minutes
+from pipelines.streaming.outbox import ItemSink, features_table, items_of
+from pipelines.streaming.rebuild import Row, current_bar, same_bar, touches
+from pipelines.streaming.warmup import MAX_HOLE_NS, StartLoader
+
+QUERY: Final = "revisions"
+_FEATURES: Final = "features"
+_PUBLISH_AGAIN_NS: Final = 600 * SECOND_NS
+_MINUTES_A_DAY: Final = DAY_NS // MINUTE_NS
+
+_log = logging.getLogger(__name__)
+
+
+class ToLookAt(Protocol):
+    """Where dirty bars come from; :class:`pipelines.streaming.archive.Archive` is one."""
+
+    def dirty(self) -> Dirty:
+        """The bars to look at."""
+        ...
+
+    def looked_at(self, done: Dirty) -> None:
+        """Forget these."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    symbol: str
+    minutes: tuple[int, ...]  # of one day, ascending
+    done: Dirty
+
+
+class Revisions:
+    """One driver's revisions; one thread calls :meth:`run`.
+
+    Args:
+        writer: The lake.
+        archive: Says what is dirty.
+        sink: ``market-signals``.
+        history: Bars from before the lake began, for the features' window.
+        assumed_spread_bps: ``spread_bps`` of a bar without quotes.
+        limit: Minutes of one pass, about.
+        clock: Wall time, nanoseconds.
+    """
+
+    def __init__(
+        self,
+        writer: LakeWriter,
+        archive: ToLookAt,
+        sink: ItemSink,
+        history: StartLoader,
+        *,
+        assumed_spread_bps: float = 2.0,
+        limit: int = 500,
+        clock: Callable[[], int] = wall_ns,
+    ) -> None:
+        self._writer = writer
+        self._archive = archive
+        self._sink = sink
+        self._history = history
+        self._assumed = assumed_spread_bps
+        self._limit = limit
+        self._clock = clock
+        self._known = Known(LakeQuery(writer.uri, writer.storage_options), window=WINDOW)
+        self._generation = 0
+        self._stats: dict[str, Any] = {
+            "passes": 0, "looked_at": 0, "revisions": 0, "unknown": 0, "last_pass_ms": None,
+        }  # fmt: skip
+
+    def open(self) -> None:
+        """Take over from any older driver, and publish again what it may not have published.
+
+        Raises:
+            LakeError: The lake cannot be read or written.
+            StreamError: The items could not be stored.
+        """
+        self._generation = self._writer.open_query(QUERY, tables=(_FEATURES,))
+        last = self._writer.last_batch(_FEATURES, QUERY)
+        if last is None:
+            return
+        try:
+            rows = self._writer.read_batch(_FEATURES, QUERY, last)
+        except LakeError as error:
+            _log.info("the last revisions were published long ago: %s", error)
+            return
+        if rows is not None and rows.num_rows:
+            known_ns = int(rows["known_at"][0].value) * 1000
+            if self._clock() - known_ns < _PUBLISH_AGAIN_NS:
+                self._publish(rows)
+
+    def run(self, *, stopped: Callable[[], bool] = lambda: False) -> int:
+        """Look at what is dirty, as much as one pass may.
+
+        Args:
+            stopped: Asked between symbols; whether to leave the rest.
+
+        Returns:
+            How many minutes were looked at. What the query ``signals`` has not come to yet waits.
+
+        Raises:
+            Fenced: A newer driver does this now.
+            LakeError: The lake cannot be read or written.
+            StreamError: The items could not be stored.
+        """
+        started = time.perf_counter()
+        dirty = self._archive.dirty()
+        looked = 0
+        if len(dirty):
+            for work in self._plan(dirty):
+                if stopped() or looked >= self._limit:
+                    break
+                looked += len(work.minutes)
+                self._revise(work)
+                self._archive.looked_at(work.done)
+            self._stats["passes"] += 1
+            self._stats["looked_at"] += looked
+            self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
+        return looked
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since this driver started, JSON types."""
+        return dict(self._stats)
+
+    def _plan(self, dirty: Dirty) -> Iterable[_Work]:
+        """What can be looked at now, day by day, the newest first."""
+        newest = self._known.newest()
+        for symbol in sorted({*dirty.minutes, *dirty.days}):
+            last = newest.get(symbol, -1)
+            minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
+            done_days = set()
+            for day in sorted(dirty.days.get(symbol, ())):
+                corrected = set(self._known.corrected(symbol, day))
+                minutes |= {m for m in corrected if m <= last}
+                if all(m <= last for m in corrected):
+                    done_days.add(day)
+            by_day = [tuple(found) for _, found in groupby(sorted(minutes), _day)]
+            for found in reversed(by_day):
+                # Of many minutes in a day only so many at once: a pass is bounded.
+                for begin in range(0, len(found), self._limit):
+                    some = found[begin : begin + self._limit]
+                    yield _Work(symbol, some, Dirty({symbol: set(some)}))
+            if done_days:
+                yield _Work(symbol, (), Dirty({}, {symbol: done_days}))
+
+    def _revise(self, work: _Work) -> None:
+        if not work.minutes:
+            return
+        found = self._known.of(work.symbol, work.minutes)
+        changed = self._changed(work, found)
+        if not changed:
+            return
+        payloads = list(self._payloads(work.symbol, changed, found))
+        rows = features_table(payloads, known_ns=self._clock())
+        last = self._writer.last_batch(_FEATURES, QUERY)
+        self._writer.commit(
+            _FEATURES, rows, query_id=QUERY, batch_id=0 if last is None else last + 1,
+            generation=self._generation,
+        )  # fmt: skip
+        self._stats["revisions"] += rows.num_rows
+        _log.info("%s: %d bars revised", work.symbol, rows.num_rows)
+        self._publish(rows)
+
+    def _changed(self, work: _Work, found: Minutes) -> dict[int, ClosedBar]:
+        """The bars that are others than their newest rows say."""
+        bars: dict[int, ClosedBar] = {}
+        for minute in work.minutes:
+            start_ns = minute * MINUTE_NS
+            bar = current_bar(
+                start_ns,
+                vendor=found.vendor.get(minute, ()),
+                trades=found.trades.get(minute, ()),
+                corrected_at_ns=found.corrected_at_ns.get(minute),
+                complete=not touches(found.gaps, start_ns, start_ns + MINUTE_NS),
+            )
+            if bar is None:
+                self._stats["unknown"] += 1
+            else:
+                bars[minute] = bar
+        starts = self._starts(found, bars)
+        return {
+            minute: bar
+            for minute, bar in bars.items()
+            if (row := found.features.get(minute)) is None
+            or not same_bar(bar, row)
+            or (row["gap"] and not self._gapped(found, starts, bar.start_ns))
+        }
+
+    def _payloads(
+        self, symbol: str, changed: dict[int, ClosedBar], found: Minutes
+    ) -> Iterable[dict[str, Any]]:
+        """What :func:`features_table` takes, for each changed bar, oldest first."""
+        rows = found.features
+        unmeasured = [m for m in changed if m not in rows or rows[m]["spread_assumed"]]
+        spreads = self._known.spreads(symbol, unmeasured) if unmeasured else {}
+        starts = self._starts(found, changed)
+        builder, last_ns = self._window(symbol, found, min(changed) * MINUTE_NS)
+        bars = {row["event_time_ns"] // MINUTE_NS: _bar(row) for row in found.between} | changed
+        for minute in sorted(bars):
+            bar = bars[minute]
+            if bar.start_ns - last_ns > MAX_HOLE_NS:
+                builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+            last_ns = bar.start_ns
+            if minute not in changed:
+                builder.push(bar)
+                continue
+            row = rows.get(minute)
+            measured = None if row is None or row["spread_assumed"] else row["spread_bps"]
+            bar = replace(bar, spread_bps=spreads.get(minute, measured))
+            values = builder.update(bar)
+            yield {
+                "symbol": symbol,
+                "event_time": format_time_ns(bar.start_ns),
+                "bar": bar.data(),
+                "values": values.values,
+                "warm": values.warm,
+                "spread_assumed": values.spread_assumed,
+                "gap": self._gapped(found, starts, bar.start_ns),
+                "revision": 1 if row is None else row["revision"] + 1,
+            }
+
+    def _window(self, symbol: str, found: Minutes, first_ns: int) -> tuple[FeatureBuilder, int]:
+        """The features' window before these minutes, and the start of its last bar."""
+        builder, last_ns = FeatureBuilder(assumed_spread_bps=self._assumed), 0
+        before = found.before
+        if len(before) < WINDOW:
+            for row in (*before, *found.between)[:1]:
+                first_ns = min(first_ns, row["event_time_ns"])
+            start = self._history.start(symbol, first_ns)
+            builder.restore(start.window)
+            last_ns = start.starts[-1] if start.starts else first_ns
+        for row in before:
+            if row["event_time_ns"] - last_ns > MAX_HOLE_NS:
+                builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+            last_ns = row["event_time_ns"]
+            builder.push(_bar(row))
+        return builder, last_ns
+
+    @staticmethod
+    def _starts(found: Minutes, bars: Iterable[int]) -> list[int]:
+        rows: Sequence[Row] = [*found.before[-GAPPED_BARS:], *found.between]
+        return sorted({row["event_time_ns"] for row in rows} | {m * MINUTE_NS for m in bars})
+
+    @staticmethod
+    def _gapped(found: Minutes, starts: Sequence[int], start_ns: int) -> bool:
+        """Whether a gap touches one of the last bars up to this one, as the signals have it."""
+        at = starts.index(start_ns)
+        begin_ns = starts[max(0, at - GAPPED_BARS + 1)]
+        return touches(found.gaps, begin_ns, start_ns + MINUTE_NS)
+
+    def _publish(self, rows: Any) -> None:
+        self._sink.put_items(list(items_of(rows, TABLES["signals"].schema.empty_table())))
+
+
+def _bar(row: Row) -> ClosedBar:
+    return ClosedBar(
+        row["event_time_ns"], row["open"], row["high"], row["low"], row["close"], row["volume"],
+        row["trade_count"], row["vwap"],
+    )  # fmt: skip
+
+
+def _day(minute: int) -> int:
+    return minute // _MINUTES_A_DAY

@@ -1,0 +1,310 @@
+"""Corrections, cancels, updated bars, late and backfilled trades: the next revision, once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pytest
+
+from pipelines.errors import Fenced
+from pipelines.events import MINUTE_NS, Message, format_time_ns, parse_time_ns
+from pipelines.features.builder import batch
+from pipelines.features.spec import FEATURE_SPEC
+from pipelines.lake.query import LakeQuery
+from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.archive import Archive
+from pipelines.streaming.bars import Part, SymbolState
+from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.reduce import add, parts_of
+from pipelines.streaming.revisions import Revisions
+from pipelines.streaming.signals import payload_of
+from pipelines.streaming.warmup import Warmup
+
+OPEN_NS = parse_time_ns("2011-01-03T14:30:00Z")
+WALL_NS = parse_time_ns("2024-01-01T00:00:00Z")
+
+
+class Sink:
+    """Keeps items."""
+
+    def __init__(self) -> None:
+        self.items: list[Mapping[str, Any]] = []
+
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        self.items += items
+
+
+class Past:
+    """Bars before the lake began."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = []
+        for k in range(count, 0, -1):
+            price, at = 100.0 + k % 7, format_time_ns(OPEN_NS - k * MINUTE_NS)
+            self.rows.append({"t": at, **dict.fromkeys("ohlc", price), "v": 10.0})
+
+    def bars(self, symbol: str, *, before_ns: int, limit: int) -> list[dict[str, Any]]:
+        return [r for r in self.rows if parse_time_ns(r["t"]) + MINUTE_NS <= before_ns][-limit:]
+
+
+class Market:
+    """A lake with both queries, without Spark: what is sent is archived and decided at once."""
+
+    def __init__(self, uri: str, tape: Any, rows_of: Any, *, past: int = 80) -> None:
+        self.uri, self.tape, self._rows_of = uri, tape, rows_of
+        self.past, self.sink, self.wall_ns = Past(past), Sink(), WALL_NS
+        self.warmup = Warmup(uri, history=self.past)
+        self.archive = Archive(LakeWriter(uri), clock=self.clock)
+        self.archive.open("market-data@1")
+        self.outbox = Outbox(LakeWriter(uri), Sink(), clock=self.clock)
+        self.outbox.open()
+        self.revisions = self.new_revisions()
+        self._state, self._batch, self._id = SymbolState(), -1, 0
+
+    def clock(self) -> int:
+        return self.wall_ns
+
+    def new_revisions(self) -> Revisions:
+        made = Revisions(
+            LakeWriter(self.uri), self.archive, self.sink, self.warmup.loader(), clock=self.clock
+        )
+        made.open()
+        return made
+
+    def send(self, *messages: Message) -> None:
+        self._batch += 1
+        self.wall_ns += 1_000_000_000
+        record = self.tape.record(*({**m, "r": self.wall_ns + i} for i, m in enumerate(messages)))
+
+        def run(single: bool) -> list[Any]:
+            rows = self.archive.task(self._batch)([self._rows_of([record])])
+            return [orjson.loads(row.column("result")[0].as_py()) for row in rows]
+
+        self.archive.take(run, query_id="q", batch_id=self._batch)
+        rows: dict[str, list[Any]] = {}
+        add(record, rows)
+        parts: list[Part] = parts_of([(1, orjson.dumps(rows.get("SPY", [])))])
+        closed = self._state.fold(parts, start_of=lambda ns: self.warmup.loader().start("SPY", ns))
+        payloads = [orjson.dumps(payload_of("SPY", bar)).decode() for bar in closed]
+        asked = [{"symbol": "SPY", "payload": p, "signal": None} for p in payloads]
+        self.outbox.take(lambda ask: asked, query_id="s", batch_id=self._batch)
+
+    def trade(self, minute: int, second: int, price: float, **more: Any) -> Message:
+        self._id += 1
+        at = OPEN_NS + minute * MINUTE_NS + second * 1_000_000_000
+        self.tape._ns = max(self.tape._ns, at)
+        return self.tape.trade(p=price, s=10, i=self._id, t=format_time_ns(at), c=["@"]) | more
+
+    def bar(self, minute: int, prices: Sequence[float], **more: Any) -> Message:
+        self.tape._ns = max(self.tape._ns, OPEN_NS + (minute + 1) * MINUTE_NS)
+        return self.tape.bar(
+            minute=minute, o=prices[0], h=max(prices), l=min(prices), c=prices[-1],
+            v=10 * len(prices), n=len(prices), vw=float(np.mean(prices)),
+        ) | more  # fmt: skip
+
+    def minute(self, minute: int, *prices: float) -> None:
+        trades = [self.trade(minute, 10 * k, p) for k, p in enumerate(prices)]
+        self.send(*trades, self.bar(minute, prices))
+
+    def rows(self, minute: int = 0) -> list[dict[str, Any]]:
+        sql = "FROM features WHERE event_time_ns = $ns ORDER BY revision"
+        return LakeQuery(self.uri).sql(sql, {"ns": OPEN_NS + minute * MINUTE_NS}).to_pylist()
+
+    def closes(self, minute: int = 0) -> list[float]:
+        return [row["close"] for row in self.rows(minute)]
+
+
+@pytest.fixture
+def market(tmp_path, tape, rows_of) -> Market:
+    return Market(str(tmp_path), tape, rows_of)
+
+
+def correction(market: Market, original: Message, price: float) -> Message:
+    return {
+        "T": "c", "S": "SPY", "x": original["x"], "oi": original["i"], "op": original["p"],
+        "os": original["s"], "oc": original["c"], "ci": original["i"] + 1000, "cp": price,
+        "cs": original["s"], "cc": original["c"], "t": original["t"], "z": "C",
+    }  # fmt: skip
+
+
+def test_correction_after_the_close_makes_the_bars_next_revision(market):
+    last = market.trade(0, 30, 103.0)
+    market.send(market.trade(0, 1, 101.0), last, market.bar(0, [101.0, 103.0]))
+    market.minute(1, 104.0)
+    assert market.revisions.run() == 0
+    market.send(correction(market, last, 102.0))
+    before = market.rows()[0]
+    assert market.revisions.run() == 1
+    first, second = market.rows()
+    assert first == before
+    assert (second["revision"], second["close"], second["high"]) == (1, 102.0, 102.0)
+    assert (second["volume"], second["trade_count"], second["source"]) == (20.0, 2, "revised")
+    assert second["known_at"] > first["known_at"]
+    assert LakeQuery(market.uri).dataset("trades").count_rows() == 3
+    assert market.closes(1) == [104.0]
+
+
+def test_revision_is_published_as_bar_and_features_and_never_as_a_signal(market):
+    market.minute(0, 101.0)
+    market.minute(1, 101.0)
+    market.send(market.bar(0, [105.0], T="u"))
+    market.revisions.run()
+    assert [(i["kind"], i["revision"]) for i in market.sink.items] == [("bar", 1), ("features", 1)]
+    assert market.sink.items[0]["data"]["close"] == 105.0
+
+
+def test_looking_twice_changes_nothing_also_after_a_restart(market):
+    market.minute(0, 101.0)
+    market.send(market.bar(0, [105.0], T="u"))
+    market.revisions.run()
+    assert market.revisions.run() == 0
+    market.archive = Archive(LakeWriter(market.uri), clock=market.clock)
+    market.archive.open("market-data@1")  # that it was looked at was not committed
+    assert len(market.archive.dirty()) == 1
+    market.revisions = market.new_revisions()
+    assert market.revisions.run() == 1
+    assert market.closes() == [101.0, 105.0]
+    assert [i["id"] for i in market.sink.items[:2]] == [i["id"] for i in market.sink.items[2:]]
+
+
+def test_driver_that_died_before_publishing_publishes_after_its_restart(market):
+    market.minute(0, 101.0)
+    market.send(market.bar(0, [105.0], T="u"))
+    market.revisions._publish = lambda rows: None
+    market.revisions.run()
+    assert market.sink.items == []
+    market.new_revisions()
+    assert [i["kind"] for i in market.sink.items] == ["bar", "features"]
+    market.wall_ns += 3600 * 1_000_000_000
+    market.new_revisions()
+    assert len(market.sink.items) == 2
+
+
+def test_cancel_takes_the_trade_out_of_the_bar(market):
+    wrong = market.trade(0, 30, 300.0)
+    market.send(market.trade(0, 1, 101.0), wrong, market.bar(0, [101.0, 300.0]))
+    cancel = {
+        "T": "x", "S": "SPY", "i": wrong["i"], "x": wrong["x"], "p": 300.0, "s": 10, "a": "E",
+        "t": wrong["t"], "z": "C",
+    }  # fmt: skip
+    market.send(cancel)
+    market.revisions.run()
+    assert market.closes() == [300.0, 101.0]
+
+
+def test_late_trade_then_the_vendors_updated_bar_that_says_the_same_is_one_revision(market):
+    market.minute(0, 101.0)
+    market.send(market.trade(0, 59, 102.0))
+    market.revisions.run()
+    assert market.closes() == [101.0, 102.0]
+    market.send(market.bar(0, [101.0, 102.0], T="u"))
+    market.revisions.run()
+    assert market.closes() == [101.0, 102.0]
+
+
+def test_updated_bar_after_a_correction_is_the_last_word(market):
+    last = market.trade(0, 30, 103.0)
+    market.send(last, market.bar(0, [103.0]))
+    market.send(correction(market, last, 102.0), market.bar(0, [102.5], T="u"))
+    market.revisions.run()
+    assert market.closes() == [103.0, 102.5]
+
+
+def gap(from_ns: int, to_ns: int, **more: Any) -> Message:
+    return {"T": "gap", "S": "SPY", "from_ns": from_ns, "to_ns": to_ns, "reason": "drop"} | more
+
+
+def test_backfilled_minute_becomes_a_bar_and_its_features_are_no_longer_gapped(market):
+    market.minute(0, 101.0)
+    hole = gap(OPEN_NS + 1, OPEN_NS + 2 * MINUTE_NS + 5)
+    missed = [market.trade(1, 10 * k, 102.0 + k) for k in range(3)]
+    market.send(hole)
+    market.minute(2, 105.0)
+    assert market.rows(2)[0]["gap"]
+    assert market.closes(1) == []
+    market.send(*(m | {"bf": True} for m in missed), market.bar(1, [102.0, 103.0, 104.0], bf=True))
+    market.send(hole | {"backfilled": True, "filled": {"t": 3, "q": 0, "b": 1}})
+    market.revisions.run()
+    (row,) = market.rows(1)
+    assert (row["close"], row["revision"], row["gap"]) == (104.0, 1, False)
+
+
+def test_correction_in_a_minute_with_a_hole_waits_for_the_vendor(market):
+    last = market.trade(0, 30, 103.0)
+    market.send(gap(OPEN_NS + 1, OPEN_NS + 5), last, market.bar(0, [101.0, 103.0]))
+    market.send(correction(market, last, 102.0))
+    market.revisions.run()
+    assert market.closes() == [103.0]
+    assert market.revisions.stats()["unknown"] == 1
+    market.send(market.bar(0, [101.0, 102.0], T="u"))
+    market.revisions.run()
+    assert market.closes() == [103.0, 102.0]
+
+
+def test_bar_that_is_not_decided_yet_waits(market):
+    market.minute(0, 101.0)
+    market.send(market.trade(1, 5, 101.0, bf=True))
+    assert market.revisions.run() == 0
+    assert len(market.archive.dirty()) == 1
+    market.minute(1, 101.0)
+    assert market.revisions.run() == 1
+    assert market.closes(1) == [101.0]
+    assert len(market.archive.dirty()) == 0
+
+
+def test_features_of_a_revision_are_those_of_the_batch_over_the_bars_as_they_stand(market):
+    rng = np.random.default_rng(3)
+    closes = (100 + np.cumsum(rng.normal(0, 0.3, 30))).tolist()
+    for minute, close in enumerate(closes):
+        market.minute(minute, close)
+    revised = {7: 99.0, 8: 104.0, 25: 101.0}
+    for minute, close in revised.items():
+        market.send(market.bar(minute, [close], T="u"))
+    market.revisions.run()
+    now = np.array([revised.get(m, c) for m, c in enumerate(closes)])
+    before = market.past.rows
+    expected = batch(
+        close=[*(r["c"] for r in before), *now], volume=[*(r["v"] for r in before), *[10.0] * 30]
+    )[len(before) :]
+    for minute in revised:
+        row = market.rows(minute)[-1]
+        assert row["warm"]
+        for name, value in zip(FEATURE_SPEC.names, expected[minute], strict=True):
+            assert row[name] == pytest.approx(value, rel=1e-9, abs=1e-12), name
+    assert len(market.rows(9)) == 1  # what was decided on later bars stays as it was
+
+
+def test_pass_is_bounded_and_the_rest_is_left_for_the_next(market):
+    market.revisions._limit = 2
+    for minute in range(5):
+        market.minute(minute, 101.0)
+    for minute in range(5):
+        market.send(market.bar(minute, [102.0], T="u"))
+    assert [market.revisions.run() for _ in range(4)] == [2, 2, 1, 0]
+    assert all(market.closes(m) == [101.0, 102.0] for m in range(5))
+
+
+def test_older_driver_is_fenced(market):
+    market.minute(0, 101.0)
+    market.send(market.bar(0, [105.0], T="u"))
+    market.new_revisions()
+    with pytest.raises(Fenced):
+        market.revisions.run()
+    assert market.closes() == [101.0]
+
+
+def test_what_was_known_at_a_time_stays_readable(market):
+    market.minute(0, 101.0)
+    then = market.rows()[0]["known_at"]
+    market.send(market.bar(0, [105.0], T="u"))
+    market.revisions.run()
+    query = LakeQuery(market.uri)
+    sql = "SELECT close FROM features_as_of($t)"
+    known = query.sql(sql, {"t": then.isoformat()})
+    assert known["close"].to_pylist() == [101.0]
+    assert query.sql("SELECT close FROM bars_current")["close"].to_pylist() == [105.0]
+    assert isinstance(known, pa.Table)
