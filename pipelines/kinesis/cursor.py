@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from botocore.exceptions import ClientError
 
-from pipelines.errors import StreamError
+from pipelines.errors import StreamUnavailable
 from pipelines.kinesis.offsets import HORIZON, Position
 from pipelines.kinesis.service import Gate, attempt, naming
 
@@ -187,7 +187,8 @@ class ShardCursor:
 
     def _get(self, limit: int) -> dict[str, Any]:
         what = f"records of {self._stream}/{self.shard}"
-        for _ in range(3):
+        deadline = self._gate.now() + self._timeout_s
+        while True:
             if self._iterator is None:
                 self._iterator = self._new_iterator()
             try:
@@ -202,11 +203,13 @@ class ShardCursor:
                     timeout_s=self._timeout_s,
                     gate=self._gate,
                 )
-            except ClientError:  # only an expired iterator comes through
+            except ClientError as error:  # only an expired iterator comes through
                 self._iterator = None
+                if self._gate.now() >= deadline:
+                    text = f"{what}: the iterator expires again and again"
+                    raise StreamUnavailable(text) from error
             else:
                 return answer
-        raise StreamError(f"{what}: the iterator expires again and again")
 
     def _new_iterator(self) -> str:
         place = self.position

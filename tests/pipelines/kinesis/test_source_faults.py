@@ -1,0 +1,276 @@
+"""The source behind a proxy that refuses, throttles, drops and counts; Spark is played.
+
+FAULTS 18 to 20: whatever happens, every record comes once and in the order of its key, and the
+query goes on within a bound.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pipelines.kinesis.clients import client_of
+from pipelines.kinesis.source import KinesisDataSource, source_options
+from pipelines.ports import KinesisConfig
+from tests.chaos.proxy import Answer, Call, FaultProxy, proxied, refusal, refusing
+
+TRIGGER_S = 0.05
+
+
+@pytest.fixture
+def proxy(kinesis: KinesisConfig) -> Iterator[FaultProxy]:
+    with proxied(kinesis) as made:
+        yield made
+
+
+class Played:
+    """A query as Spark drives it: one trigger after the other, every batch read by a new copy."""
+
+    def __init__(self, config: KinesisConfig, **options: object) -> None:
+        given = {"startingPosition": "TRIM_HORIZON", "readsPerSecond": 0} | options
+        self.options = source_options(config, config.market_data, **given)
+        self.rows: list[tuple[str, str]] = []
+        self.restart()
+        self.end = self.reader.initialOffset()
+        self.batches = 0
+
+    def restart(self) -> None:
+        self.reader = KinesisDataSource(self.options).streamReader(None)
+
+    def trigger(self) -> int:
+        end = self.reader.latestOffset(self.end, self.reader.getDefaultReadLimit())
+        found = 0
+        if end != self.end:
+            for part in self.reader.partitions(self.end, end):
+                for batch in KinesisDataSource(self.options).streamReader(None).read(part):
+                    rows = list(zip(batch["shard"], batch["data"], strict=True))
+                    self.rows += [(shard.as_py(), data.as_py().decode()) for shard, data in rows]
+                    found += len(rows)
+            self.end = end
+            self.batches += 1
+        return found
+
+    def until(self, count: int, *, timeout_s: float = 20) -> float:
+        """Triggers until there are so many rows; how long it took, seconds."""
+        begun = time.monotonic()
+        while len(self.rows) < count:
+            assert time.monotonic() < begun + timeout_s, f"{len(self.rows)} of {count} rows"
+            if not self.trigger():
+                time.sleep(TRIGGER_S)
+        return time.monotonic() - begun
+
+    def check(self, sent: list[str]) -> None:
+        """The ledger: all of it, once, in order per key."""
+        got = [text for _, text in self.rows]
+        lost, more = len(set(sent) - set(got)), len(got) - len(set(got))
+        assert (lost, more) == (0, 0), f"sent {len(sent)}, lost {lost}, twice {more}"
+        for key in {_key(text) for text in got}:
+            of_key = [text for text in got if _key(text) == key]
+            assert of_key == sorted(of_key)
+
+
+@pytest.fixture
+def play(proxy: FaultProxy) -> Iterator[Callable[..., Played]]:
+    made: list[Played] = []
+
+    def begin(**options: object) -> Played:
+        made.append(Played(proxy.config, **options))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.reader.stop()
+
+
+def _key(text: str) -> str:
+    return str(int(text[1:]) % 8)
+
+
+@pytest.fixture
+def put(kinesis: KinesisConfig) -> Callable[[int], list[str]]:
+    """Puts so many records more; all that were put so far."""
+    client, sent = client_of(kinesis), []
+
+    def more(count: int) -> list[str]:
+        texts = [f"m{n:06d}" for n in range(len(sent), len(sent) + count)]
+        for text in texts:
+            client.put_record(
+                StreamName=kinesis.market_data, Data=text.encode(), PartitionKey=_key(text)
+            )
+        sent.extend(texts)
+        return sent
+
+    return more
+
+
+@pytest.mark.parametrize("inline", [0, 900_000])
+def test_source_whose_iterators_expire_again_and_again_reads_everything_once(
+    proxy: FaultProxy, play: Callable[..., Played], put: Callable[[int], list[str]], inline: int
+) -> None:
+    rng = random.Random(7)
+    query = play(inlineBytes=inline)
+
+    def expire(call: Call) -> Answer | None:
+        expired = call.operation == "GetRecords" and rng.random() < 0.3
+        return refusal("ExpiredIteratorException") if expired else None
+
+    proxy.faults = [expire]
+    for _ in range(6):
+        query.until(len(put(20)))
+    query.check(put(0))
+    assert proxy.count("GetShardIterator") > 6
+
+
+def test_source_that_is_throttled_backs_off_as_one_and_reads_everything_once(
+    proxy: FaultProxy, play: Callable[..., Played], put: Callable[[int], list[str]]
+) -> None:
+    rng = random.Random(8)
+    query = play(inlineBytes=0)
+
+    def throttle(call: Call) -> Answer | None:
+        if call.operation in {"GetRecords", "GetShardIterator"} and rng.random() < 0.25:
+            return refusal("ProvisionedThroughputExceededException")
+        return None
+
+    proxy.faults = [throttle]
+    for _ in range(5):
+        query.until(len(put(20)))
+    query.check(put(0))
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda call: refusal("InternalFailure", status=500),
+        lambda call: refusal("ServiceUnavailable", status=503),
+        lambda call: Answer(dropped=True),
+        lambda call: Answer(dropped=True, passed_on=True),
+    ],
+    ids=["500", "503", "no-answer", "answer-lost"],
+)
+def test_source_whose_service_is_away_for_a_second_goes_on_within_three_of_its_return(
+    proxy: FaultProxy,
+    play: Callable[..., Played],
+    put: Callable[[int], list[str]],
+    fault: Callable[[Call], Answer],
+) -> None:
+    query = play()
+    query.until(len(put(10)))
+    back_at = time.monotonic() + 1.0
+    proxy.faults = [lambda call: fault(call) if call.at_s < back_at else None]
+    query.until(len(put(10)))
+    assert time.monotonic() - back_at < 3
+    query.check(put(0))
+
+
+def test_source_with_one_shard_refused_goes_on_with_the_other_and_then_with_both(
+    proxy: FaultProxy,
+    play: Callable[..., Played],
+    put: Callable[[int], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.kinesis.planner._REQUEST_TIMEOUT_S", 0.2)
+    query = play()
+    sent = put(40)
+    proxy.faults = [
+        lambda call: (
+            refusal("ProvisionedThroughputExceededException")
+            if call.asked.get("ShardId") == "shardId-000000000000"
+            else None
+        )
+    ]
+    for _ in range(10):
+        query.trigger()
+    shards = {shard for shard, _ in query.rows}
+    assert shards == {"shardId-000000000001"}
+    proxy.faults = []
+    query.until(len(sent))
+    query.check(sent)
+
+
+def test_source_with_an_idle_shard_gives_its_first_record_in_the_next_batch(
+    play: Callable[..., Played], kinesis: KinesisConfig
+) -> None:
+    client, stream = client_of(kinesis), kinesis.market_data
+    query = play()
+    for turn in range(20):  # one key: the other shard stays idle
+        client.put_record(StreamName=stream, Data=b"m%06d" % (8 * turn), PartitionKey="0")
+        query.trigger()
+    (busy,) = {shard for shard, _ in query.rows}
+    quiet_hash = "0" if busy != "shardId-000000000000" else str(2**128 - 1)
+    client.put_record(
+        StreamName=stream, Data=b"m000001", PartitionKey="x", ExplicitHashKey=quiet_hash
+    )
+    assert query.trigger() == 1
+    assert {shard for shard, _ in query.rows} != {busy}
+
+
+def test_source_through_a_reshard_and_a_restart_under_faults_keeps_the_order_of_each_key(
+    proxy: FaultProxy,
+    play: Callable[..., Played],
+    put: Callable[[int], list[str]],
+    kinesis: KinesisConfig,
+) -> None:
+    client, stream = client_of(kinesis), kinesis.market_data
+    query = play()
+    query.until(len(put(20)))
+    proxy.faults = [
+        refusing("ListShards", "LimitExceededException", times=2),
+        refusing("GetRecords", "ExpiredIteratorException", times=5),
+    ]
+    client.split_shard(
+        StreamName=stream, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**126)
+    )
+    _active(client, stream)
+    query.until(len(put(40)))
+    query.reader.stop()
+    client.merge_shards(  # while the job is down
+        StreamName=stream,
+        ShardToMerge="shardId-000000000003",
+        AdjacentShardToMerge="shardId-000000000001",
+    )
+    _active(client, stream)
+    sent = put(40)
+    query.restart()
+    query.until(len(sent))
+    query.check(sent)
+
+
+def _active(client: Any, stream: str) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        summary = client.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+        if summary["StreamStatus"] == "ACTIVE":
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("trigger_s", "reads_per_s", "inline"),
+    [(0.5, 2.0, 900_000), (0.1, 2.0, 0), (1.0, 0.5, 900_000)],
+    ids=["signals", "busy-signals", "archive"],
+)
+def test_source_over_a_steady_stream_keeps_its_budget_of_reads_per_shard(
+    proxy: FaultProxy,
+    play: Callable[..., Played],
+    put: Callable[[int], list[str]],
+    trigger_s: float,
+    reads_per_s: float,
+    inline: int,
+) -> None:
+    query = play(readsPerSecond=reads_per_s, inlineBytes=inline)
+    query.trigger()
+    before, begun = proxy.count("GetRecords"), time.monotonic()
+    while (lasted := time.monotonic() - begun) < 3:
+        put(4)
+        query.trigger()
+        time.sleep(max(0.0, trigger_s - (time.monotonic() - begun - lasted)))
+    per_shard = (proxy.count("GetRecords") - before) / 2
+    assert per_shard <= (time.monotonic() - begun) * reads_per_s + 2
+    query.until(len(put(0)))
+    query.check(put(0))
