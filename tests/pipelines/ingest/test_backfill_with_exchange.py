@@ -31,7 +31,7 @@ def _plain(message: Message) -> tuple[Any, ...]:
 @pytest.fixture
 def market(exchange: Callable[..., Any], tmp_path: Path) -> Any:  # noqa: F811
     return exchange(
-        speed=240.0, messages_per_minute=300, max_minutes=7, record_dir=tmp_path / "tape"
+        speed=150.0, messages_per_minute=300, max_minutes=7, record_dir=tmp_path / "tape"
     )
 
 
@@ -97,6 +97,7 @@ def test_exchange_connections_dropped_in_session_are_filled_to_the_last_message(
     market.wait_finished()
     running.until(lambda s: s["backfills_open"] == 0 and s["queued"] == 0)
     assert running.drain()
+    market.end(wait=True)  # now all of the tape is on disk
     tape = list(read_tape(tmp_path / "tape"))
     late = _is_whole(tape, stream.messages())
     assert late > 100
@@ -118,4 +119,5 @@ def test_exchange_producer_that_was_away_fills_what_it_missed(
     market.wait_finished()
     again.until(lambda s: s["backfills_done"] == 3 and s["backfills_open"] == 0)
     assert again.drain()
+    market.end(wait=True)
     assert _is_whole(list(read_tape(tmp_path / "tape")), stream.messages()) > 100
