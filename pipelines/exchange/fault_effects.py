@@ -119,7 +119,7 @@ class FaultEffects:
             close = round(bar["c"] * factor, 4)
             high, low = max(bar["h"], close), min(bar["l"], close)
             changed = {"T": "u", "c": close, "h": high, "l": low, "v": bar["v"] + 100}
-            made.append({**bar, **changed, "n": bar["n"] + 1, "t": _text(bar["t"])})
+            made.append({**bar, **changed, "n": bar["n"] + 1})
         return made
 
     def _halt(self, fault: Fault) -> list[Message]:
@@ -163,8 +163,3 @@ _MADE: dict[str, Any] = {
     "bad_price": FaultEffects._bad_price,
     "unknown_type": FaultEffects._unknown_type,
 }
-
-
-def _text(time: Any) -> str:
-    """A message's time as text, whichever codec it was encoded for last."""
-    return time if isinstance(time, str) else format_time_ns(time.to_unix_nano())

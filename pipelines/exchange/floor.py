@@ -39,7 +39,7 @@ from pipelines.tape import TapeHeader, is_tape
 _LOG = logging.getLogger(__name__)
 
 State = Literal["waiting", "open", "finished"]
-BATCH_MESSAGES = 2000
+BATCH_MESSAGES = 500
 """Most ticks that are published before the clients' sockets get a turn."""
 
 

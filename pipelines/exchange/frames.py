@@ -16,7 +16,7 @@ import msgpack
 import orjson
 
 from pipelines.codec import TIME_KEYS
-from pipelines.events import Message, format_time_ns, parse_time_ns
+from pipelines.events import SECOND_NS, Message, format_time_ns, parse_time_ns
 
 Codec = Literal["json", "msgpack"]
 Key = tuple[str, str]
@@ -72,7 +72,16 @@ class Batch:
         keys: Channel and symbol of each message.
     """
 
-    __slots__ = ("_frames", "_json", "_packed", "audience", "keys", "messages", "times_ns")
+    __slots__ = (
+        "_dated",
+        "_frames",
+        "_json",
+        "_packed",
+        "audience",
+        "keys",
+        "messages",
+        "times_ns",
+    )
 
     def __init__(
         self, messages: Sequence[Message], *, times_ns: Sequence[int] | None, keys: Sequence[Key]
@@ -81,6 +90,7 @@ class Batch:
         self.times_ns = times_ns
         self.keys = keys
         self.audience = frozenset(keys)
+        self._dated = False
         self._json: list[bytes] | None = None
         self._packed: list[bytes] | None = None
         self._frames: dict[tuple[Codec, frozenset[Key]], list[Frame]] = {}
@@ -103,30 +113,39 @@ class Batch:
     def json(self) -> list[bytes]:
         """Each message as JSON."""
         if self._json is None:
-            dumps = orjson.dumps
-            if self.times_ns is None:
-                self._json = [dumps(m) for m in self.messages]
-            else:
-                out = []
-                for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    _date(message, format_time_ns(ns))
-                    out.append(dumps(message))
-                self._json = out
+            self._date()
+            self._json = list(map(orjson.dumps, self.messages))
         return self._json
 
     def packed(self) -> list[bytes]:
         """Each message as msgpack, times as Timestamps."""
         if self._packed is None:
+            self._date()
             pack = msgpack.Packer().pack
-            if self.times_ns is None:
+            if self.times_ns is None or any(channel == "news" for channel, _ in self.audience):
                 self._packed = [pack(_with_timestamps(m)) for m in self.messages]
             else:
-                stamp, out = msgpack.Timestamp, []
+                # One Timestamp for all: making a new one costs as much as packing a message.
+                stamp, out = msgpack.Timestamp(0, 0), []
                 for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    _date(message, stamp(ns // 1_000_000_000, ns % 1_000_000_000))
+                    text = message["t"]
+                    message["t"] = stamp
+                    stamp.seconds, stamp.nanoseconds = divmod(ns, SECOND_NS)
                     out.append(pack(message))
+                    message["t"] = text
                 self._packed = out
         return self._packed
+
+    def _date(self) -> None:
+        """Give each message its time as text, once; a skewed batch dates the same ones anew."""
+        if self._dated or self.times_ns is None:
+            return
+        self._dated = True
+        for message, ns in zip(self.messages, self.times_ns, strict=True):
+            if "symbols" in message:  # news
+                message["created_at"] = message["updated_at"] = format_time_ns(ns)
+            else:
+                message["t"] = format_time_ns(ns)
 
     def parts(self, codec: Codec, wanted: frozenset[Key]) -> list[tuple[bytes, Key]]:
         """The encoded messages of an audience, each with its key."""
@@ -180,13 +199,6 @@ def encode_control(message: Message, codec: Codec) -> Frame:
     if codec == "json":
         return Frame(orjson.dumps([message]), 0)
     return Frame(msgpack.packb([message]), 0)
-
-
-def _date(message: Message, time: Any) -> None:
-    if "symbols" in message:  # news
-        message["created_at"] = message["updated_at"] = time
-    else:
-        message["t"] = time
 
 
 def _with_timestamps(message: Message) -> dict[str, Any]:

@@ -12,13 +12,10 @@ class Tape(TapeWriter):
     def write(self, batch: Batch, *, wall_ns: int) -> None:
         """Add the messages of a batch."""
         stamp = b'","w":%d,"m":' % wall_ns
-        heads: dict[str, bytes] = {}
-        lines: list[bytes] = []
-        n_bytes = 0
-        for (channel, _), text in zip(batch.keys, batch.json(), strict=True):
-            head = heads.get(channel)
-            if head is None:
-                head = heads[channel] = b'{"c":"' + channel.encode() + stamp
-            lines.append(head + text + b"}\n")
-            n_bytes += len(text)
-        self.add_lines(lines, n_bytes=n_bytes, wall_ns=wall_ns)
+        heads = {channel: b'{"c":"' + channel.encode() + stamp for channel, _ in batch.audience}
+        texts = batch.json()
+        lines = [
+            heads[channel] + text + b"}\n"
+            for (channel, _), text in zip(batch.keys, texts, strict=True)
+        ]
+        self.add_lines(lines, n_bytes=sum(map(len, lines)), wall_ns=wall_ns)
