@@ -23,6 +23,11 @@ from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.lake.tables import PARTITION, Table
 
+_FORMAT: dict[str, Any] = {
+    "compression": "zstd", "compression_level": 1, "row_group_size": 65_536,
+}  # fmt: skip
+"""By its row groups a query for one symbol skips the others."""
+
 _PREFIX = 32
 """Characters of a text that go into the log's bounds."""
 
@@ -124,15 +129,22 @@ def read_files(
     *,
     storage_options: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """The rows of files by path, whether or not the table still names them, in the order given."""
+    """The rows of files by path, whether or not the table still names them, in the order given.
+
+    A column that is newer than a file is null.
+    """
     folder = f"{uri.rstrip('/')}/{table.name}"
     parts = [table.schema.empty_table()]
     for path in paths:
         part = _read(folder, path, storage_options)
         day = path.split("/", 1)[0].removeprefix(f"{PARTITION}=")
         column = pc.cast(pa.array([day] * part.num_rows, pa.string()), pa.date32())
-        parts.append(part.append_column(PARTITION, column).select(table.schema.names))
-    return pa.concat_tables([p.cast(table.schema) for p in parts])
+        part = part.append_column(PARTITION, column)
+        for newer in table.schema:
+            if newer.name not in part.column_names:
+                part = part.append_column(newer, pa.nulls(part.num_rows, newer.type))
+        parts.append(part.select(table.schema.names).cast(table.schema))
+    return pa.concat_tables(parts)
 
 
 def _statistics(part: pa.Table) -> str:
@@ -189,10 +201,12 @@ def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | 
     if store is None:
         target = Path(_local(folder)) / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(part, target, compression="zstd", compression_level=1)
+        pq.write_table(
+            part, target, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP
+        )
         return target.stat().st_size
     sink = pa.BufferOutputStream()
-    pq.write_table(part, sink, compression="zstd", compression_level=1)
+    pq.write_table(part, sink, **_FORMAT)
     data = sink.getvalue().to_pybytes()
     stream = store.open_output_stream(path, None)
     stream.write(data)

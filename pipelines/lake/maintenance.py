@@ -1,19 +1,22 @@
 """Keeps the lake small: few files in each day, no dead ones, a short log.
 
 Streaming writes a small file per table and batch, and replaces the archive's bookkeeping each time.
-A pass joins a day's small files when there are many, deletes files that no version younger than
-the retention names, and cuts the logs. It is bounded in time, and whatever another commit gets in
-the way of is left to the next pass. Readers are not disturbed: they finish on the version they
-began with. Writers are not either: a commit that adds files and one that joins others both hold.
+A pass joins a day's small files when there are many, each joined file sorted like any other; drops
+the days that a table need not keep; deletes files that no version younger than the retention names,
+and orphans that no commit ever named; and cuts the logs. It is bounded in time and memory, and
+whatever another commit gets in the way of is left to the next pass. Readers are not disturbed: they
+finish on the version they began with. Writers are not either: a commit that adds files and one that
+joins others both hold.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import accumulate
 from typing import Any, Final
 
 import orjson
@@ -22,12 +25,15 @@ from deltalake import CommitProperties, DeltaTable
 from deltalake.exceptions import DeltaError
 
 from pipelines.errors import Fenced, LakeError
+from pipelines.lake.files import read_files, write_files
 from pipelines.lake.tables import ARCHIVE_STATE, PARTITION, TABLES
-from pipelines.lake.writer import HISTORY, LOG_RETENTION, METADATA_KEY, LakeWriter
+from pipelines.lake.tables import table as known_table
+from pipelines.lake.writer import HISTORY, LOG_RETENTION, METADATA_KEY, LakeWriter, join
 
 QUERY: Final = "maintenance"
 """Under this name it is fenced: it commits beside the queries, and only the newest of it does."""
 
+_DAY: Final = f"partition.{PARTITION}"
 _NAMES: Final = (*TABLES, ARCHIVE_STATE.name)
 
 _log = logging.getLogger(__name__)
@@ -40,13 +46,21 @@ class Limits:
     Args:
         many_files: A day with more small files than this is compacted.
         target_bytes: Size of a joined file; one of half that size is not small.
-        retention_h: Files stay readable for so many hours after they were joined or replaced.
+        join_rows: So many rows are joined at most at once: bounds the memory. A file with half as
+            many is not small.
+        retention_h: Files stay readable for so many hours after they were joined or replaced:
+            how far back queries can travel.
+        orphans_h: Files that no commit names are deleted when they are so many hours old.
+        keep_days: Days that a table keeps, counted back from its newest; the others keep all.
         pass_s: No further step is begun after so many seconds.
     """
 
     many_files: int = 32
     target_bytes: int = 64 * 2**20
+    join_rows: int = 1_000_000
     retention_h: int = 6
+    orphans_h: int = 24
+    keep_days: Mapping[str, int] = field(default_factory=dict)
     pass_s: float = 300.0
 
 
@@ -71,7 +85,7 @@ class Maintenance:
         self._monotonic = monotonic
         self._generation = 0
         self._stats: dict[str, Any] = {
-            "passes": 0, "compacted_files": 0, "vacuumed_files": 0, "skipped": 0,
+            "passes": 0, "compacted_files": 0, "vacuumed_files": 0, "dropped_days": 0, "skipped": 0,
         }  # fmt: skip
 
     def open(self) -> None:
@@ -97,7 +111,7 @@ class Maintenance:
         """
         deadline = self._monotonic() + self._limits.pass_s
         for name in _NAMES:
-            for step in (self._compact, self._vacuum, self._cut_log):
+            for step in (self._drop_days, self._compact, self._vacuum, self._cut_log):
                 if stopped() or self._monotonic() > deadline:
                     return
                 try:
@@ -109,48 +123,76 @@ class Maintenance:
                     _log.warning("%s%s waits for the next pass: %s", name, step.__name__, error)
         self._stats["passes"] += 1
 
-    def _compact(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
-        days = self._crowded_days(table)
-        if not days:
+    def _drop_days(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
+        days = self._limits.keep_days.get(name)
+        if days is None:
             return
-        # The day with the most files; the others follow in the next passes, so that each is short.
-        done = table.optimize.compact(
-            partition_filters=[(PARTITION, "=", days[0])],
-            target_size=self._limits.target_bytes,
-            max_concurrent_tasks=1,
-            commit_properties=commit,
-        )
-        self._stats["compacted_files"] += done["numFilesRemoved"]
-        _log.info(
-            "%s of %s: %d files became %d",
-            name,
-            days[0],
-            done["numFilesRemoved"],
-            done["numFilesAdded"],
-        )
+        held = {date.fromisoformat(file[_DAY]) for file in _files(table)}
+        oldest = max(held, default=date.max) - timedelta(days - 1)
+        old = sorted(day for day in held if day < oldest)
+        if not old:
+            return
+        table.delete(f"{PARTITION} < '{oldest.isoformat()}'", commit_properties=commit)
+        self._stats["dropped_days"] += len(old)
+        _log.info("%s: %d days dropped, from %s", name, len(old), old[0])
 
-    def _crowded_days(self, table: DeltaTable) -> list[str]:
-        files = pa.table(table.get_add_actions(flatten=True)).to_pylist()
-        small = Counter(
-            str(file[f"partition.{PARTITION}"])
-            for file in files
-            if file["size_bytes"] < self._limits.target_bytes // 2
+    def _compact(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
+        # The day with the most files; the others follow in the next passes, so that each is short.
+        files = self._crowded_day(table)
+        if not files:
+            return
+        rows = read_files(
+            self._writer.uri, known_table(name), [file["path"] for file in files],
+            storage_options=self._writer.storage_options,
+        )  # fmt: skip
+        joined = write_files(
+            self._writer.uri, known_table(name), rows, tag="joined",
+            storage_options=self._writer.storage_options,
+        )  # fmt: skip
+        join(
+            table, known_table(name), [(f["path"], f["size_bytes"]) for f in files], joined, commit
         )
-        return [day for day, count in small.most_common() if count > self._limits.many_files]
+        self._stats["compacted_files"] += len(files)
+        _log.info("%s of %s: %d files became one", name, files[0][_DAY], len(files))
+
+    def _crowded_day(self, table: DeltaTable) -> list[dict[str, Any]]:
+        """Small files of the day that has the most, oldest first, as many as are joined at once."""
+        days: dict[str, list[dict[str, Any]]] = {}
+        for file in _files(table):
+            if (
+                file["size_bytes"] < self._limits.target_bytes // 2
+                and file["num_records"] < self._limits.join_rows // 2
+            ):
+                days.setdefault(file[_DAY], []).append(file)
+        most = max(days.values(), key=len, default=[])
+        if len(most) <= self._limits.many_files:
+            return []
+        most.sort(key=lambda file: (file["modification_time"], file["path"]))
+        rows = accumulate(file["num_records"] for file in most)
+        size = accumulate(file["size_bytes"] for file in most)
+        return [
+            file
+            for file, rows_so_far, size_so_far in zip(most, rows, size, strict=True)
+            if rows_so_far <= self._limits.join_rows and size_so_far <= self._limits.target_bytes
+        ]
 
     def _vacuum(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
-        # Files that were never committed stay: those of a batch that the archive has yet to add
-        # to its tables look the same.
-        options: dict[str, Any] = {
-            "retention_hours": self._limits.retention_h,
-            "enforce_retention_duration": False,
-            "keep_versions": _last_batches(table),
-        }
-        if not table.vacuum(dry_run=True, **options):
-            return
-        dead = table.vacuum(dry_run=False, commit_properties=commit, **options)
-        self._stats["vacuumed_files"] += len(dead)
-        _log.info("%s: %d dead files deleted", name, len(dead))
+        dead: dict[str, Any] = {
+            "retention_hours": self._limits.retention_h, "keep_versions": _last_batches(table),
+        }  # fmt: skip
+        # A file without a commit may be one of a batch that the archive has yet to add to its
+        # tables; it is an orphan only when it is old.
+        orphans: dict[str, Any] = {
+            "retention_hours": max(self._limits.orphans_h, self._limits.retention_h), "full": True,
+            "keep_versions": dead["keep_versions"],
+        }  # fmt: skip
+        for options in (dead, orphans):
+            options["enforce_retention_duration"] = False
+            if not table.vacuum(dry_run=True, **options):
+                continue
+            gone = table.vacuum(dry_run=False, commit_properties=commit, **options)
+            self._stats["vacuumed_files"] += len(gone)
+            _log.info("%s: %d dead files deleted", name, len(gone))
 
     def _cut_log(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
         if not LOG_RETENTION.items() <= table.metadata().configuration.items():
@@ -158,6 +200,11 @@ class Maintenance:
             table.alter.set_table_properties(LOG_RETENTION, commit_properties=commit)
         table.create_checkpoint()
         table.cleanup_metadata()
+
+
+def _files(table: DeltaTable) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+    return [file | {_DAY: str(file[_DAY])} for file in rows]
 
 
 def _last_batches(table: DeltaTable) -> Sequence[int] | None:

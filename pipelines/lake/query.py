@@ -116,8 +116,8 @@ class LakeQuery:
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
         except duckdb.Error as error:
-            if as_of is not None and isinstance(error, duckdb.IOException):
-                raise LakeError(f"{_GONE} {as_of}: {error}") from error
+            if as_of is not None and "not found" in str(error) and ".parquet" in str(error):
+                raise LakeError(f"{_GONE} {as_of}: its files were deleted") from error
             raise LakeError(f"{error} (tables: {', '.join((*TABLES, *VIEWS))})") from error
         except (OSError, pa.ArrowException) as error:
             if as_of is not None:

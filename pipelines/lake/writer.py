@@ -25,9 +25,10 @@ import orjson
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction
+from deltalake.transaction import AddAction, RemoveAction
 
 from pipelines import retry
+from pipelines.clock import wall_ns
 from pipelines.errors import Fenced, LakeError
 from pipelines.lake.files import FileInfo, read_files, write_files
 from pipelines.lake.tables import PARTITION, TABLES, Table, table
@@ -293,6 +294,42 @@ class LakeWriter:
             return DeltaTable(f"{self.uri}/{name}", storage_options=self.storage_options or None)
         except TableNotFoundError as error:
             raise LakeError(f"no table {name} at {self.uri}; open the query first") from error
+
+
+def join(
+    snapshot: DeltaTable,
+    wanted: Table,
+    old: Sequence[tuple[str, int]],
+    new: Sequence[FileInfo],
+    commit: CommitProperties,
+) -> None:
+    """Replace files by others with the same rows, in one commit that changes no data.
+
+    Args:
+        snapshot: The table, from :meth:`LakeWriter.owned`.
+        wanted: What table it is.
+        old: Path and size of each file that goes.
+        new: The files that come.
+        commit: What the commit must carry, from :meth:`LakeWriter.owned`.
+
+    Raises:
+        DeltaError: One of the files is gone already, or the commit got in another's way.
+    """
+    day = new[0].date
+    now_ms = wall_ns() // 1_000_000
+    snapshot.create_write_transaction(
+        [
+            *(RemoveAction(path, False, now_ms, size, {PARTITION: day}) for path, size in old),
+            *(
+                AddAction(f.path, f.size, {PARTITION: f.date}, f.written_ms, False, f.stats)
+                for f in new
+            ),
+        ],
+        mode="append",
+        schema=wanted.schema,
+        partition_by=[PARTITION],
+        commit_properties=commit,
+    )
 
 
 def _fence(query: str) -> str:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from pipelines.errors import Fenced
+from pipelines.errors import Fenced, LakeError
 from pipelines.lake.maintenance import Limits, Maintenance
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES, Table
@@ -211,3 +211,104 @@ def test_log_of_a_table_made_earlier_is_bounded_too(tmp_path):
     maintenance(writer).run()
     kept = DeltaTable(str(tmp_path / "bars")).metadata().configuration
     assert kept["delta.logRetentionDuration"] == "interval 1 days"
+
+
+def test_joined_file_is_sorted_and_its_rows_that_sort_alike_keep_their_order(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch, (symbol, minute) in enumerate(
+        [("SPY", 31), ("KO", 30), ("SPY", 30), ("BA", 31)] * 2
+    ):
+        writer.commit(
+            "bars", bars(symbol, minute, bseq=batch), query_id="q", batch_id=batch,
+            generation=generation,
+        )  # fmt: skip
+    maintenance(writer).run()
+    (path,) = DeltaTable(f"{writer.uri}/bars").file_uris()
+    found = LakeQuery(writer.uri).dataset("bars").to_table().to_pylist()
+    assert path.rpartition("/")[2].startswith("joined-")
+    order = [(row["symbol"], row["event_time"].minute, row["bseq"]) for row in found]
+    assert order == sorted(order)
+
+
+def test_join_takes_no_more_rows_at_once_than_its_limit(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch in range(12):
+        writer.commit(
+            "bars", bars("SPY", batch), query_id="q", batch_id=batch, generation=generation
+        )
+    keeper = maintenance(writer, Limits(many_files=2, retention_h=0, join_rows=5))
+    keeper.run()
+    assert keeper.stats()["compacted_files"] == 5
+    keeper.run()
+    keeper.run()
+    assert sorted(
+        f.metadata.num_rows for f in LakeQuery(writer.uri).dataset("bars").get_fragments()
+    ) == [1, 1, 5, 5]
+    assert LakeQuery(writer.uri).dataset("bars").count_rows() == 12
+
+
+def test_join_of_files_from_before_a_column_was_added_keeps_their_rows(writer, bars, tmp_path):
+    from deltalake import write_deltalake
+
+    for minute in range(3):
+        old = bars("SPY", minute).drop_columns(["backfilled"])
+        write_deltalake(str(tmp_path / "bars"), old, partition_by=["date"], mode="append")
+    writer.open_query("q", tables=["bars"])
+    keeper = maintenance(writer, Limits(many_files=2))
+    keeper.run()
+    assert (keeper.stats()["compacted_files"], keeper.stats()["skipped"]) == (3, 0)
+    query = LakeQuery(writer.uri)
+    assert query.sql("FROM bars WHERE backfilled IS NULL").num_rows == 3
+
+
+def test_orphans_go_when_they_are_old_and_never_before(writer, bars):
+    import os
+    import time
+
+    from pipelines.lake.files import write_files
+
+    generation = writer.open_query("q", tables=["bars"])
+    writer.commit("bars", bars("SPY", 29), query_id="q", batch_id=0, generation=generation)
+    (old,) = write_files(writer.uri, TABLES["bars"], bars("SPY", 30), tag="old")
+    (new,) = write_files(writer.uri, TABLES["bars"], bars("SPY", 31), tag="new")
+    two_days_ago = time.time() - 2 * 86_400
+    os.utime(Path(writer.uri) / "bars" / old.path, (two_days_ago, two_days_ago))
+    keeper = maintenance(writer, Limits(many_files=2))
+    keeper.run()
+    assert keeper.stats()["vacuumed_files"] == 1
+    names = {path.name for path in data_files(writer, "bars")}
+    assert not any(name.startswith("old-") for name in names)
+    writer.commit("bars", [new], query_id="q", batch_id=1, generation=generation)
+    assert LakeQuery(writer.uri).dataset("bars").to_table().num_rows == 2
+
+
+def test_days_beyond_those_that_a_table_keeps_are_dropped(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch, day in enumerate((3, 4, 5, 7)):
+        writer.commit(
+            "bars", bars("SPY", 30, day=day), query_id="q", batch_id=batch, generation=generation
+        )
+    keeper = maintenance(writer, Limits(keep_days={"bars": 3}))
+    keeper.run()
+    keeper.run()
+    found = LakeQuery(writer.uri).dataset("bars").to_table(columns=["event_time"])
+    assert sorted(t.day for t in found["event_time"].to_pylist()) == [5, 7]
+    assert keeper.stats()["dropped_days"] == 2
+
+
+def test_query_travels_back_over_a_compaction_within_the_retention(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch in range(6):
+        writer.commit(
+            "bars", bars("SPY", batch), query_id="q", batch_id=batch, generation=generation
+        )
+        if batch == 2:
+            then = datetime.now(UTC)
+    maintenance(writer, Limits(many_files=2, retention_h=1)).run()
+    query = LakeQuery(writer.uri)
+    assert query.sql("FROM bars", as_of=then).num_rows == 3
+    writer.commit("bars", bars("SPY", 6), query_id="q", batch_id=6, generation=generation)
+    assert query.sql("FROM bars").num_rows == 7
+    maintenance(writer, Limits(many_files=2, retention_h=0)).run()
+    with pytest.raises(LakeError, match="no longer knows"):
+        query.sql("FROM bars", as_of=then)
