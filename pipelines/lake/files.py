@@ -201,9 +201,7 @@ def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | 
     if store is None:
         target = Path(_local(folder)) / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(
-            part, target, compression="zstd", compression_level=1, row_group_size=_ROW_GROUP
-        )
+        pq.write_table(part, target, **_FORMAT)
         return target.stat().st_size
     sink = pa.BufferOutputStream()
     pq.write_table(part, sink, **_FORMAT)
