@@ -33,6 +33,21 @@ TAPE_VERSION = 1
 RAW = "raw"
 GAP_NOTE = "gap"
 
+CHANNELS = {
+    "t": "trades",
+    "q": "quotes",
+    "b": "bars",
+    "u": "updatedBars",
+    "d": "dailyBars",
+    "s": "statuses",
+    "l": "lulds",
+    "i": "imbalances",
+    "c": "corrections",
+    "x": "cancelErrors",
+    "n": "news",
+}
+"""Channel by message type."""
+
 _HEADER_KEY = "raytape_tape"
 _GZIP = 31
 _FLUSH_BYTES = 256 * 1024

@@ -25,7 +25,7 @@ from pipelines.exchange.distortions import at_source
 from pipelines.exchange.fakepaca import TestStream
 from pipelines.exchange.fault_entries import load_faults
 from pipelines.exchange.faults import FaultScript
-from pipelines.exchange.frames import CHANNELS, EVERYONE, Batch, Key
+from pipelines.exchange.frames import EVERYONE, Batch, Key
 from pipelines.exchange.market import BarSource, Session, remaining
 from pipelines.exchange.playback import Extras, Playback
 from pipelines.exchange.profiles import read_profiles
@@ -34,7 +34,7 @@ from pipelines.exchange.recorded import RecordedMarket, RecordedPlayback
 from pipelines.exchange.replay import ReplayMarket
 from pipelines.exchange.state import PlayedMinutes
 from pipelines.exchange.synthetic import SESSIONS_AHEAD, SyntheticMarket
-from pipelines.tape import TapeHeader, is_tape
+from pipelines.tape import CHANNELS, TapeHeader, is_tape
 
 _LOG = logging.getLogger(__name__)
 

@@ -17,25 +17,12 @@ import orjson
 
 from pipelines.codec import TIME_KEYS
 from pipelines.events import SECOND_NS, Message, format_time_ns, parse_time_ns
+from pipelines.tape import CHANNELS
 
 Codec = Literal["json", "msgpack"]
 Key = tuple[str, str]
 """Channel and symbol of a message; for news all of its symbols, with commas between them."""
 
-CHANNELS = {
-    "t": "trades",
-    "q": "quotes",
-    "b": "bars",
-    "u": "updatedBars",
-    "d": "dailyBars",
-    "s": "statuses",
-    "l": "lulds",
-    "i": "imbalances",
-    "c": "corrections",
-    "x": "cancelErrors",
-    "n": "news",
-}
-"""Channel by message type."""
 
 EVERYONE = ""
 """Channel of a message of no known type: whoever subscribed to anything gets it."""
