@@ -151,20 +151,28 @@ def promote(model: Annotated[str, typer.Argument(help="id:version, for example p
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="SQL over the tables of the lake.")],
-    limit: Annotated[int, typer.Option(help="Rows to print.")] = 50,
+    limit: Annotated[int, typer.Option(help="Rows to print in a table.")] = 50,
+    form: Annotated[str, typer.Option("--format", help="table, csv, json or parquet.")] = "table",
+    out: Annotated[Path | None, typer.Option(help="File for the answer.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Time, or version of the one table.")] = None,
 ) -> None:
     """Query the lake with SQL (DuckDB)."""
-    from pipelines.lake.query import LakeQuery
+    from cluster import lake
 
-    rows = LakeQuery(_load().uri("lake")).sql(sql)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows.column_names:
-        table.add_column(name)
-    for row in rows.slice(0, limit).to_pylist():
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
-    if rows.num_rows > limit:
-        console.print(f"[dim]{limit} of {rows.num_rows} rows[/]")
+    lake.query(_load(), sql, form=form, out=out, moment=as_of, limit=limit, console=console)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Option(help="Table of the lake.")],
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    partition_by: Annotated[str, typer.Option(help="Columns that become folders.")] = "date",
+    as_of: Annotated[str | None, typer.Option(help="Time, or version of the table.")] = None,
+) -> None:
+    """Write a table as Hive-style Parquet, for other tools."""
+    from cluster import lake
+
+    lake.export(_load(), table, partition_by=partition_by, out=out, moment=as_of, console=console)
 
 
 @app.command()

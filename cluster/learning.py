@@ -20,7 +20,7 @@ from rl.registry import ModelRef, Registry
 
 def registry(settings: Settings) -> Registry:
     """The registry of this platform."""
-    return Registry(settings.uri("registry"))
+    return Registry(settings.uri("registry"), storage_options=settings.store_options())
 
 
 def history(settings: Settings) -> RestHistory:

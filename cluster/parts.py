@@ -23,6 +23,7 @@ from pipelines.ingest.config import ProducerConfig
 from pipelines.kinesis.batching import Batcher
 from pipelines.kinesis.tail import StreamTail
 from pipelines.kinesis.writer import KinesisWriter
+from pipelines.lake.maintenance import Limits
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
@@ -140,6 +141,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         ),
         kinesis=kinesis_config(settings),
         lake_uri=settings.uri("lake"),
+        storage_options=settings.store_options(),
         checkpoint_uri=settings.uri("checkpoints"),
         symbols=settings.symbols,
         archive_trigger_s=settings.archive_trigger_s,
@@ -148,6 +150,8 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         policy_deadline_s=settings.policy_deadline_s,
         assumed_spread_bps=settings.assumed_spread_bps,
         history=learning.history(settings),
+        maintenance_every_s=settings.maintenance_every_s,
+        maintenance=Limits(retention_h=settings.lake_retention_h, keep_days=settings.keep_days()),
     )
 
 
@@ -161,6 +165,7 @@ def feed_config(settings: Settings) -> FeedConfig:
         simulated=not settings.live,
         mode=mode,
         lake_uri=settings.uri("lake"),
+        lake_options=settings.store_options(),
         poll_s=settings.feed_poll_s,
         consumer=settings.feed_consumer,
         namespace=runtime.NAMESPACE,
@@ -175,6 +180,7 @@ def serve_config(settings: Settings) -> ServeConfig:
     return ServeConfig(
         feed=feed_config(settings),
         registry_uri=settings.uri("registry"),
+        registry_options=settings.store_options(),
         host=settings.host,
         port=settings.gateway_port,
         fallback_port=settings.serve_port,

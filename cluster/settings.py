@@ -73,6 +73,18 @@ class Settings(BaseSettings):
     lake_uri: str | None = Field(None, description="Lake, a path or s3:// (var/lake).")
     registry_uri: str | None = Field(None, description="Models (default: var/registry).")
     checkpoint_uri: str | None = Field(None, description="Spark (default: var/checkpoints).")
+    storage_options: SecretStr = Field(
+        SecretStr(""), description="Object store of lake and models: KEY=VALUE, comma-separated."
+    )
+    lake_keep_days: str = Field(
+        "", description="Days that tables keep (else all): quotes=30,trades=365."
+    )
+    lake_retention_h: int = Field(
+        6, ge=0, description="Hours that queries of the lake can travel back over a compaction."
+    )
+    maintenance_every_s: float = Field(
+        3600.0, ge=0, description="Interval of the lake's maintenance; 0 none."
+    )
     tape_max_mb: int = Field(512, gt=0, description="Disk that the exchange's record may take.")
 
     # What our exchange allows, and what goes wrong on it
@@ -190,6 +202,17 @@ class Settings(BaseSettings):
             return str((folder / name).resolve())
         return chosen if "://" in chosen else str(Path(chosen).resolve())
 
+    def store_options(self) -> dict[str, str]:
+        """Credentials and endpoint of the object store, by their names."""
+        return _pairs("storage_options", self.storage_options.get_secret_value(), secret=True)
+
+    def keep_days(self) -> dict[str, int]:
+        """Days that tables keep, by table."""
+        pairs = _pairs("lake_keep_days", self.lake_keep_days)
+        if wrong := [f"{k}={v}" for k, v in pairs.items() if not v.isdigit() or int(v) < 1]:
+            raise ConfigError(f"RAYTAPE_LAKE_KEEP_DAYS: {wrong[0]}: not a number of days")
+        return {name: int(days) for name, days in pairs.items()}
+
     @property
     def gateway_url(self) -> str:
         """Where the dashboard and the API are."""
@@ -199,6 +222,23 @@ class Settings(BaseSettings):
     def exchange_url(self) -> str:
         """Where our exchange is."""
         return f"http://{self.host}:{self.exchange_port}"
+
+
+def _pairs(setting: str, text: str, *, secret: bool = False) -> dict[str, str]:
+    """The pairs of ``KEY=VALUE,KEY=VALUE``.
+
+    Raises:
+        ConfigError: A part of it is no pair.
+    """
+    found = {}
+    for part in (part.strip() for part in text.split(",")):
+        name, equals, value = part.partition("=")
+        if part and not (equals and name):
+            shown = "a part of it" if secret else repr(part)
+            raise ConfigError(f"RAYTAPE_{setting.upper()}: {shown} is not KEY=VALUE")
+        if part:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def load(**overrides: object) -> Settings:

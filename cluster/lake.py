@@ -1,0 +1,106 @@
+"""The lake, as the command line asks for it: query it, export from it."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.settings import Settings
+from pipelines.errors import ConfigError
+from pipelines.lake.export import encode, write_hive
+from pipelines.lake.query import AsOf, LakeQuery
+
+FORMATS = ("table", "csv", "json", "parquet")
+
+
+def lake(settings: Settings) -> LakeQuery:
+    """The lake of this platform."""
+    return LakeQuery(settings.uri("lake"), settings.store_options())
+
+
+def as_of(text: str | None) -> AsOf | None:
+    """What ``--as-of`` says: a version, or a time; one without a zone is UTC.
+
+    Raises:
+        ConfigError: It is neither.
+
+    >>> as_of("12"), str(as_of("2011-01-03T14:30:00Z")), str(as_of("2011-01-03 14:30"))
+    (12, '2011-01-03 14:30:00+00:00', '2011-01-03 14:30:00+00:00')
+    """
+    if text is None:
+        return None
+    if text.isdigit():
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(
+            f"--as-of {text!r}: neither a version (12) nor a time (2011-01-03T14:30:00Z)"
+        ) from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def query(
+    settings: Settings,
+    sql: str,
+    *,
+    form: str,
+    out: Path | None,
+    moment: str | None,
+    limit: int,
+    console: Console,
+) -> None:
+    """Print the answer of a query, or write it to a file.
+
+    Raises:
+        ConfigError: The format is none of :data:`FORMATS`, or does not fit where it goes.
+        LakeError: The query failed; the message lists the tables.
+    """
+    if form not in FORMATS:
+        raise ConfigError(f"--format {form!r}: there are {', '.join(FORMATS)}")
+    if form == "table" and out is not None:
+        raise ConfigError("--out needs --format csv, json or parquet")
+    if form == "parquet" and out is None and sys.stdout.isatty():
+        raise ConfigError("--format parquet is no text for a terminal; add --out FILE")
+    rows = lake(settings).sql(sql, as_of=as_of(moment))
+    if form != "table":
+        data = encode(rows, form)  # type: ignore[arg-type]
+        if out is None:
+            sys.stdout.buffer.write(data)
+            sys.stdout.flush()
+        else:
+            out.write_bytes(data)
+            console.print(f"{rows.num_rows} rows → {out}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in rows.column_names:
+        table.add_column(name)
+    for row in rows.slice(0, limit).to_pylist():
+        table.add_row(*("" if value is None else str(value) for value in row.values()))
+    console.print(table)
+    if rows.num_rows > limit:
+        console.print(f"[dim]{limit} of {rows.num_rows} rows[/]")
+
+
+def export(
+    settings: Settings,
+    name: str,
+    *,
+    partition_by: str,
+    out: Path,
+    moment: str | None,
+    console: Console,
+) -> None:
+    """Write a table as Hive-style Parquet.
+
+    Raises:
+        LakeError: There is no such table or column, or the folder is not empty.
+    """
+    columns = [column.strip() for column in partition_by.split(",") if column.strip()]
+    data = lake(settings).dataset(name, as_of=as_of(moment))
+    rows = write_hive(data, out, partition_by=columns, what=name)
+    console.print(f"{rows} rows → {out}")
