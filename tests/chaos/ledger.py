@@ -6,6 +6,9 @@ its symbol; nothing is stored more often than it was sent; what was not backfill
 
 from __future__ import annotations
 
+import ast
+import base64
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -114,6 +117,8 @@ def balance(sent: Sequence[Sent], data: Iterable[bytes]) -> Ledger:
     order: dict[str, list[Key]] = defaultdict(list)
     rejected: Counter[Key] = Counter()
     for message, market_ns in rows:
+        if message["T"] == MALFORMED:
+            rejected.update(_whole(message))
         if message["T"] in (GAP, HEARTBEAT, MALFORMED):
             continue
         name = key(message)
@@ -136,7 +141,7 @@ def balance(sent: Sequence[Sent], data: Iterable[bytes]) -> Ledger:
         lost=missing.total() - inside,
         twice=(live + filled - want).total(),
         disordered=_disordered(sent, order),
-        quarantined=rejected.total() + bad,
+        quarantined=sum(_rejected(m, ns) for m, ns in rows) + bad,
         holes=holes,
         repeats=repeats,
         gaps=len(gaps),
@@ -148,6 +153,23 @@ def key(message: Message) -> Key:
     """What a message says, whoever received it and however its numbers were written."""
     plain = {k: v for k, v in message.items() if k not in ("r", "bf")}
     return orjson.dumps(_plain(plain), option=orjson.OPT_SORT_KEYS)
+
+
+def _rejected(message: Message, market_ns: int) -> bool:
+    return (
+        message["T"] not in (GAP, HEARTBEAT, MALFORMED)
+        and reject_reason(message, market_ns=market_ns) is not None
+    )
+
+
+def _whole(bad: Message) -> list[Key]:
+    """The message that a ``bad`` one holds, where it holds a whole one: numbers that JSON lacks."""
+    text = base64.b64decode(bad["raw"]).decode(errors="replace")
+    try:
+        held = ast.literal_eval(re.sub(r"\b-?(nan|inf)\b", "None", text))
+    except (ValueError, SyntaxError):
+        return []
+    return [key(held)] if isinstance(held, dict) else []
 
 
 def _plain(value: object) -> object:
