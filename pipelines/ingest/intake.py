@@ -16,10 +16,12 @@ from typing import Any
 from pipelines import codec
 from pipelines.clock import LIVE, MarketClock
 from pipelines.events import (
+    BAR,
     GAP,
     HEARTBEAT,
     MALFORMED,
     NEWS,
+    QUOTE,
     TRADE,
     Message,
     bucket_of,
@@ -28,12 +30,12 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.ingest.gaps import RETROSPECTIVE, GapTracker
-from pipelines.ingest.repeats import RecentTrades
+from pipelines.ingest.repeats import RecentTicks
 from pipelines.ports import MessageQueues
 
 OWN_TYPES = frozenset({HEARTBEAT, GAP, MALFORMED})
 MAX_ROUTES = 50_000
-REPEATED_TRADE = "duplicate_trade"
+REPEATED = {TRADE: "duplicate_trade", QUOTE: "duplicate_quote", BAR: "duplicate_bar"}
 
 
 class Intake:
@@ -61,7 +63,7 @@ class Intake:
         self.malformed = 0
         self.backfilled = 0
         self.duplicates = 0
-        self._trades = RecentTrades()
+        self._ticks = RecentTicks()
         self.clock: MarketClock = LIVE
         self.clock_known = False
         self._all = False
@@ -102,7 +104,7 @@ class Intake:
                     type(symbol) is str
                     and type(kind) is str
                     and kind not in OWN_TYPES
-                    and (kind != TRADE or not self._trades.repeats(symbol, message))
+                    and not self._ticks.repeats(symbol, message)
                     and _finite(message)
                 ):
                     message["r"] = received_ns
@@ -122,7 +124,7 @@ class Intake:
 
     def begin_again(self) -> None:
         """The market began again, with the same trades."""
-        self._trades.clear()
+        self._ticks.clear()
 
     def take_backfilled(self, messages: Iterable[Message], *, received_ns: int) -> list[Message]:
         """Take in messages of a gap, fetched later; those that did not come before.
@@ -135,7 +137,7 @@ class Intake:
         """
         taken = []
         for message in messages:
-            if message["T"] == TRADE and self._trades.repeats(message["S"], message):
+            if self._ticks.repeats(message["S"], message):
                 continue
             message["bf"], message["r"] = True, received_ns
             self._route(message["S"]).append(message)
@@ -177,9 +179,7 @@ class Intake:
                 self.take(messages[position:], received_ns=received_ns)
                 return
             self.received += 1
-            if not _plain(message) or (
-                message["T"] == TRADE and self._trades.repeats(message["S"], message)
-            ):
+            if not _plain(message) or self._ticks.repeats(message["S"], message):
                 if NEWS in self._tracker.waiting and _is_news(message, market_ns):
                     rows = self._tracker.resume(NEWS, effective_ns(message))
                     self.write_gaps(rows, wall_ns=received_ns)
@@ -210,7 +210,7 @@ class Intake:
             message["r"] = received_ns
             self._batcher.queue(bucket_of(NEWS)).append(message)
             return
-        if reason == REPEATED_TRADE:
+        if reason in REPEATED.values():
             raw = codec.encode_json(message)
             self.duplicates += 1
         else:
@@ -254,7 +254,7 @@ def _why_odd(message: Any) -> str | None:
         if type(value) is float and not isfinite(value):
             return f"bad_number:{key}"
     if type(message.get("S")) is str:
-        return REPEATED_TRADE  # nothing else is odd about it
+        return REPEATED[kind]  # nothing else is odd about it
     if "S" in message:
         return "bad_symbol"
     return None if "symbols" in message else "missing_field:S"

@@ -1,20 +1,23 @@
-"""Trades that the feed sent twice: recognised by exchange, id and time in a short window. Pure."""
+"""Ticks that the feed sent twice, recognised in a short window. Pure."""
 
 from __future__ import annotations
 
 from typing import Any
 
-GENERATION = 100_000
-"""Trades after which the older half of what is remembered is forgotten."""
+from pipelines.events import BAR, QUOTE, TRADE
+
+GENERATION = 200_000
+"""Ticks after which the older half of what is remembered is forgotten."""
 
 
-class RecentTrades:
-    """Remembers the last one to two hundred thousand trades of all symbols.
+class RecentTicks:
+    """Remembers the last two to four hundred thousand trades, quotes and bars of all symbols.
 
     A trade id is unique per symbol, exchange and day, so a trade with the same id and time is the
-    same trade. What has no id is never a repeat.
+    same trade. Quotes and bars have no id: one that says the same of the same nanosecond (or
+    minute) says nothing new. A trade without an id is never a repeat.
 
-    >>> recent = RecentTrades()
+    >>> recent = RecentTicks()
     >>> trade = {"T": "t", "S": "SPY", "i": 7, "x": "V", "t": "2024-01-02T15:00:00Z"}
     >>> recent.repeats("SPY", trade), recent.repeats("SPY", trade)
     (False, True)
@@ -24,16 +27,24 @@ class RecentTrades:
         self._now: set[int] = set()
         self._before: set[int] = set()
 
-    def repeats(self, symbol: str, trade: dict[str, Any]) -> bool:
-        """Whether this trade came before; remembers it."""
-        number = trade.get("i")
-        if number is None:
-            return False
+    def repeats(self, symbol: str, tick: dict[str, Any]) -> bool:
+        """Whether this tick came before; remembers it. Messages of other types never repeat."""
+        kind, get = tick["T"], tick.get
         try:
-            # 64 bits for a tuple: one in 10^14 trades is taken for another, and then quarantined.
-            key = hash((symbol, number, trade.get("x"), trade.get("t")))
+            # 64 bits for a tuple: one in 10^14 ticks is taken for another, and then quarantined.
+            if kind == QUOTE:
+                key = hash((symbol, get("t"), get("bp"), get("ap"), get("bs"), get("as"),
+                            get("bx"), get("ax")))  # fmt: skip
+            elif kind == TRADE:
+                if get("i") is None:
+                    return False
+                key = hash((symbol, get("i"), get("x"), get("t")))
+            elif kind == BAR:
+                key = hash((symbol, get("t"), *map(get, "ohlcv")))
+            else:
+                return False
         except TypeError:
-            return False  # no such value is a trade's; the reader of the stream says so
+            return False  # no such value is a tick's; the reader of the stream says so
         if key in self._now or key in self._before:
             return True
         if len(self._now) >= GENERATION:

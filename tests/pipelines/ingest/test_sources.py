@@ -14,7 +14,7 @@ from pipelines.ingest import lease, subscriptions
 from pipelines.ingest.config import ProducerConfig, SourceConfig
 from pipelines.ingest.failover import Failover
 from pipelines.ingest.meter import MAX_SERIES, OTHER, Meter, count
-from pipelines.ingest.repeats import GENERATION, RecentTrades
+from pipelines.ingest.repeats import GENERATION, RecentTicks
 from pipelines.ingest.totals import total
 
 NAMES = ("sip", "iex", "rest")
@@ -139,7 +139,7 @@ def test_news_are_a_producer_of_their_own_beside_the_first(tmp_path):
 
 
 def test_trade_that_came_before_is_a_repeat_within_the_window_only():
-    recent = RecentTrades()
+    recent = RecentTicks()
     trade = {"T": "t", "S": "SPY", "i": 1, "x": "V", "t": "2024-01-02T15:00:00Z"}
     assert not recent.repeats("SPY", trade)
     assert not recent.repeats("AAPL", trade)
@@ -151,6 +151,19 @@ def test_trade_that_came_before_is_a_repeat_within_the_window_only():
     for i in range(2 * GENERATION + 2):
         recent.repeats("SPY", {**trade, "i": i + 10})
     assert not recent.repeats("SPY", trade)
+
+
+def test_quote_or_bar_that_says_nothing_new_is_a_repeat():
+    recent = RecentTicks()
+    at = "2024-01-02T15:00:00Z"
+    quote = {"T": "q", "S": "SPY", "t": at, "bp": 1.0, "ap": 1.1, "bs": 1, "as": 2}
+    bar = {"T": "b", "S": "SPY", "t": at, "o": 1.0, "h": 1.0, "l": 1.0, "c": 1.0, "v": 5}
+    assert not recent.repeats("SPY", quote) and not recent.repeats("SPY", bar)
+    assert not recent.repeats("SPY", {**quote, "bs": 3}) and not recent.repeats(
+        "SPY", {**bar, "v": 6}
+    )
+    assert recent.repeats("SPY", dict(quote)) and recent.repeats("SPY", dict(bar))
+    assert not any(recent.repeats("SPY", {"T": "s", "S": "SPY", "t": at}) for _ in range(2))
 
 
 def test_meter_counts_types_and_symbols_in_bounded_memory():
