@@ -89,7 +89,9 @@ def assemble(
     journal = None
     if config.journal_dir is not None:
         journal = Journal(config.journal_dir, max_bytes=config.journal_max_mb * 1_000_000)
-    taken = inherit(saved, journal, epoch=epoch, tail=tail, lake=lake, on_failure=on_failure)
+    taken = inherit(
+        saved, journal, epoch=epoch, sink=sink, tail=tail, lake=lake, on_failure=on_failure
+    )
     tracker = make_tracker(taken.state)
     progress = Progress(taken.state, epoch=epoch, pending=taken.pending)
     batcher = JournaledBatcher(

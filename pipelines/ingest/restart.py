@@ -10,7 +10,7 @@ from pipelines.errors import LakeError, StreamError
 from pipelines.ingest import state as states
 from pipelines.ingest.journal import Entry, Journal
 from pipelines.ingest.state import ProducerState
-from pipelines.ports import StoredMarks, TailReader
+from pipelines.ports import RecordSink, StoredMarks, TailReader
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def inherit(
     journal: Journal | None,
     *,
     epoch: str,
+    sink: RecordSink,
     tail: TailReader | None,
     lake: StoredMarks | None,
     on_failure: Callable[[str], bool],
@@ -48,13 +49,17 @@ def inherit(
         saved: The last state, if there is one.
         journal: Their records.
         epoch: The new run.
+        sink: Says whether the stream is there.
         tail: Reads what they put after the state was saved.
         lake: Knows what is stored, if no state says it.
         on_failure: Told why the stream cannot be read; waits; whether to try again.
     """
     if saved is None:
         return _without_state(journal, epoch=epoch, lake=lake)
-    state = _recovered(saved, journal, tail, on_failure)
+    whole = journal is not None and journal.torn == 0 and saved.journaled
+    if whole and not _there(sink):
+        tail = None
+    state = _recovered(saved, tail, on_failure, whole=whole)
     lanes = state.lanes()
     pending = tuple(entry for entry in _entries(journal) if _lacks(lanes, entry))
     if pending:
@@ -64,9 +69,10 @@ def inherit(
 
 def _recovered(
     saved: ProducerState,
-    journal: Journal | None,
     tail: TailReader | None,
     on_failure: Callable[[str], bool],
+    *,
+    whole: bool,
 ) -> ProducerState:
     """The saved state as of what the stream holds.
 
@@ -75,7 +81,6 @@ def _recovered(
     anew) must not hold us up: every other attempt reads all that it holds, which says the same,
     only slower.
     """
-    whole = journal is not None and journal.torn == 0 and saved.journaled
     positions = saved.positions
     while tail is not None:
         try:
@@ -88,6 +93,15 @@ def _recovered(
             if not on_failure(str(error)):
                 break
     return replace(saved, positions=positions)
+
+
+def _there(sink: RecordSink) -> bool:
+    try:
+        sink.identity()
+    except StreamError as error:
+        log.warning("the stream is not there; the journal says what the last run wrote: %s", error)
+        return False
+    return True
 
 
 def _without_state(journal: Journal | None, *, epoch: str, lake: StoredMarks | None) -> Inheritance:

@@ -27,7 +27,7 @@ MIN_RECORD_BYTES = 2000
 """A record limit below this could not hold the note about an oversized message."""
 
 RETRY_FIRST_S = 0.05
-RETRY_CAP_S = 5.0
+RETRY_CAP_S = 2.0
 
 RECORDS_PER_S = 500
 """Up to so many records a second messages do not linger: few messages, or few buckets, go at once.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,6 +42,7 @@ class Answer:
         passed_on: The service gets the call all the same, and its answer is thrown away.
         dropped: The connection is closed without an answer.
         after_s: Wait so long first.
+        throttled: Of PutRecords, the entries that are refused; the others are passed on.
     """
 
     status: int = 400
@@ -48,6 +50,7 @@ class Answer:
     passed_on: bool = False
     dropped: bool = False
     after_s: float = 0.0
+    throttled: frozenset[int] | None = None
 
 
 Fault = Callable[[Call], Answer | None]
@@ -74,6 +77,18 @@ def refusing(
                     return None
                 left[0] -= 1
         return refusal(code, status=status)
+
+    return fault
+
+
+def throttling(share: float, *, rng: random.Random) -> Fault:
+    """Refuses this share of the entries of PutRecords, as a shard over its limit does."""
+
+    def fault(call: Call) -> Answer | None:
+        if call.operation != "PutRecords":
+            return None
+        entries = range(len(call.asked["Records"]))
+        return Answer(throttled=frozenset(i for i in entries if rng.random() < share))
 
     return fault
 
@@ -130,7 +145,10 @@ class FaultProxy:
         answer = next((a for fault in self.faults if (a := fault(call)) is not None), None)
         if answer is not None and answer.after_s:
             time.sleep(answer.after_s)
-        if answer is None or answer.passed_on:
+        if answer is not None and answer.throttled is not None:
+            status, given = self._pass_part(asker, call, answer.throttled)
+            answer = Answer(status, given)
+        elif answer is None or answer.passed_on:
             status, kind, given = self._pass_on(asker, body)
         if answer is not None and answer.dropped:
             asker.close_connection = True
@@ -151,10 +169,31 @@ class FaultProxy:
         upstream = getattr(self._local, "upstream", None)
         if upstream is None:
             upstream = self._local.upstream = http.client.HTTPConnection(self._address, timeout=30)
-        headers = {k: v for k, v in asker.headers.items() if k.lower() not in {"host", "expect"}}
+        headers = {
+            k: v
+            for k, v in asker.headers.items()
+            if k.lower() not in {"host", "expect", "content-length"}
+        }
         upstream.request("POST", "/", body, headers)
         answer = upstream.getresponse()
         return answer.status, answer.headers.get("Content-Type", ""), answer.read()
+
+    def _pass_part(
+        self, asker: BaseHTTPRequestHandler, call: Call, throttled: frozenset[int]
+    ) -> tuple[int, dict[str, Any]]:
+        entries = call.asked["Records"]
+        refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "slow"}
+        results: list[dict[str, Any]] = [refused] * len(entries)
+        kept = [i for i in range(len(entries)) if i not in throttled]
+        if kept:
+            asked = {**call.asked, "Records": [entries[i] for i in kept]}
+            status, _, given = self._pass_on(asker, json.dumps(asked).encode())
+            answer = json.loads(given)
+            if status != 200:
+                return status, answer
+            for i, result in zip(kept, answer["Records"], strict=True):
+                results[i] = result
+        return 200, {"FailedRecordCount": len(throttled), "Records": results}
 
     def _forget(self) -> None:
         upstream = getattr(self._local, "upstream", None)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ class Rig:
         *,
         kinesis_url: str | None = None,
         backfill: dict[str, Any] | None = None,
+        lake: Path | None = None,
         name: str = "producer",
         **config: Any,
     ) -> processes.Child:
@@ -84,6 +85,7 @@ class Rig:
         Args:
             kinesis_url: Another way to the stream, for example through a proxy.
             backfill: Settings of the filling of gaps; ``None`` for none.
+            lake: File of what the lake holds (:class:`tests.chaos.producer_process.FileMarks`).
             name: Its name.
             config: Changes to its configuration.
         """
@@ -96,6 +98,7 @@ class Rig:
             "rest_url": self.http,
             "stats": str(self._stats_of(name)),
             "backfill": backfill,
+            "lake": None if lake is None else str(lake),
             "config": {
                 "url": self.ws, "symbols": self._symbols, "channels": self._channels,
                 "clock_url": f"{self.http}/raytape/clock",
@@ -149,8 +152,14 @@ class Rig:
         os.killpg(child.pid, signal.SIGKILL)
         self.until(lambda: child.process() is None, what=f"{child.name} is dead")
 
-    def finish(self, *names: str, timeout_s: float = 120) -> Ledger:
-        """Let the market end, drain the producers, and balance."""
+    def finish(self, *names: str, timeout_s: float = 120, archived: Sequence[bytes] = ()) -> Ledger:
+        """Let the market end, drain the producers, and balance.
+
+        Args:
+            names: The producers.
+            timeout_s: Longest wait for the end of the market.
+            archived: Records of a stream that is gone, which the lake had read before.
+        """
         self.until(
             lambda: self.market()["state"] == "finished",
             what="the market has finished", timeout_s=timeout_s,
@@ -165,7 +174,11 @@ class Rig:
             for entry in read_entries(self._folder / "tape")
             if entry["c"] in wanted
         ]
-        return balance(sent, StreamTail(self._kinesis, self._kinesis.market_data).read_after({}))
+        return balance(sent, [*archived, *self.stream()])
+
+    def stream(self) -> list[bytes]:
+        """The records that the stream holds, in order within a shard."""
+        return list(StreamTail(self._kinesis, self._kinesis.market_data).read_after({}))
 
     def close(self) -> None:
         """End every process that is left."""
