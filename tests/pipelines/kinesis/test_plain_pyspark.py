@@ -32,11 +32,17 @@ def test_example_in_plain_pyspark_copies_a_stream_and_imports_nothing_else(
         StreamName=stream, Records=[{"Data": t.encode(), "PartitionKey": t} for t in texts]
     )
     # No keys of the options: those of AWS's own chain are used.
-    keys = {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
+    environment = {
+        "AWS_ACCESS_KEY_ID": "embedded",
+        "AWS_SECRET_ACCESS_KEY": "embedded",
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_SUBMIT_OPTS": "-Dspark.ui.enabled=false",
+        "PYSPARK_PYTHON": sys.executable,
+    }
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(EXAMPLE), stream, str(tmp_path), "--endpoint",
          str(kinesis.endpoint_url)],
-        env={**os.environ, **keys, "SPARK_LOCAL_IP": "127.0.0.1", "SPARK_SUBMIT_OPTS": "-Dspark.ui.enabled=false", "PYSPARK_PYTHON": sys.executable},
+        env=os.environ | environment,
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.source import KinesisDataSource, source_options
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
+from tests.pipelines.kinesis.deadly import PLACES, deadly_source
 
 Batches = dict[int, list[list[str]]]
 
@@ -237,6 +239,50 @@ def test_available_now_reads_what_is_there_and_ends(
     run.start(startingPosition="TRIM_HORIZON", trigger=now)
     assert run.query.awaitTermination(30)
     assert sorted(run.rows()) == made
+
+
+@pytest.mark.chaos
+def test_stream_killed_at_every_point_gives_each_record_once_and_replays_the_same_rows(
+    run: Run,
+    spark: Any,
+    kinesis: KinesisConfig,
+    client: Any,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
+) -> None:
+    order = tmp_path / "die"
+    spark.dataSource.register(deadly_source(str(order)))
+    try:
+        made: list[str] = []
+        for n, place in enumerate(place for place in PLACES if place != "sink"):
+            # Every other time too much to travel with the tasks.
+            run.start(startingPosition="TRIM_HORIZON", inlineBytes=900_000 * (n % 2))
+            made += put(client, kinesis, 100 * n, 100 * n + 50)
+            run.wait(partial(_has_rows, run, len(made)))
+            order.write_text(place)
+            made += put(client, kinesis, 100 * n + 50, 100 * n + 90)
+            _until_dead_or_done(run, order, len(made))
+            run.stop()
+            assert not order.exists(), f"nobody came to {place}"
+    finally:
+        spark.dataSource.register(KinesisDataSource)
+    run.start(startingPosition="TRIM_HORIZON")
+    run.wait(lambda: len(run.rows()) >= len(made))
+    record_property("ledger", f"put {len(made)}, rows {len(run.rows())}")
+    assert sorted(run.rows()) == made
+    assert all(one == tries[0] for tries in run.batches.values() for one in tries)
+
+
+def _has_rows(run: Run, count: int) -> bool:
+    return len(run.rows()) >= count
+
+
+def _until_dead_or_done(run: Run, order: Path, rows: int) -> None:
+    """A killed planner ends its query; a killed task is run again, and the query goes on."""
+    deadline = time.monotonic() + 30
+    while run.query.isActive and (order.exists() or len(run.rows()) < rows):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _wait_active(client: Any, stream: str) -> None:
