@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -23,11 +23,10 @@ from pipelines.exchange.paging import Place
 from pipelines.exchange.playback import walk_width
 from pipelines.exchange.timeframes import TimeFrame
 
-_CACHED_SESSIONS = 256
-_CACHED_DAYS = 4096
-_WALKED_BARS = 4000
-PAGE_SESSIONS = 48
-"""Most sessions that one page looks into; a longer range takes more pages."""
+_CACHED_AVERAGES = 256 * 20
+_CACHED_DAYS = 50_000
+PAGE_SESSIONS = 200
+"""Most sessions of symbols that one page computes; a longer range takes more pages."""
 
 Row = tuple[int, float, float, float, float, int, int, float]
 """Start ns, open, high, low, close, volume, trades, vwap."""
@@ -71,8 +70,8 @@ class BarHistory:
         self._index = {symbol: i for i, symbol in enumerate(source.symbols)}
         self._keys = noise.keys(seed, *(f"ticks:{s}" for s in source.symbols))
         self._width = walk_width(messages_per_minute)
-        self._averages: OrderedDict[Session, Floats] = OrderedDict()
-        self._days: OrderedDict[Session, list[list[Row]]] = OrderedDict()
+        self._averages: OrderedDict[tuple[str, Session], Floats] = OrderedDict()
+        self._days: OrderedDict[tuple[str, Session], list[Row]] = OrderedDict()
 
     def page(
         self, query: Query, *, now_ns: int
@@ -95,11 +94,11 @@ class BarHistory:
                 continue
             after_ns = given.ns if given is not None and symbol == given.symbol else None
             for period in self._periods(query, after_ns, now_ns):
-                unknown = [s for s in period if not self._knows(s, query.frame)]
+                unknown = [s for s in period if not self._knows(symbol, s, query.frame)]
                 if unknown and fresh + len(unknown) > PAGE_SESSIONS:
                     if not found:  # one bar of many sessions: some pages only get it ready
                         for session in unknown[: PAGE_SESSIONS - fresh]:
-                            self._day_rows(session, now_ns)
+                            self._day_rows(symbol, session, now_ns)
                     return found, Place(symbol, _edge(period, query)).token()
                 fresh += len(unknown)
                 for row in self._rows(symbol, period, query, after_ns, now_ns):
@@ -121,8 +120,8 @@ class BarHistory:
             found |= self.page(query, now_ns=now_ns)[0]
         return found
 
-    def _knows(self, session: Session, frame: TimeFrame) -> bool:
-        return session in (self._averages if frame.intraday else self._days)
+    def _knows(self, symbol: str, session: Session, frame: TimeFrame) -> bool:
+        return (symbol, session) in (self._averages if frame.intraday else self._days)
 
     def _periods(
         self, query: Query, after_ns: int | None, now_ns: int
@@ -154,8 +153,7 @@ class BarHistory:
         if query.frame.intraday:
             rows = self._minutes(symbol, period[0], now_ns)
         else:
-            index = self._index[symbol]
-            rows = [row for s in period for row in self._day_rows(s, now_ns)[index]]
+            rows = [row for s in period for row in self._day_rows(symbol, s, now_ns)]
         if query.frame != _MINUTE:
             rows = _rolled(rows, query.frame)
         first, last = query.start_ns, query.end_ns
@@ -167,13 +165,13 @@ class BarHistory:
             if first <= row[0] <= last:
                 yield row
 
-    def _day_rows(self, session: Session, now_ns: int) -> list[list[Row]]:
-        """The bars of a session's day, a list per symbol (none, where it never traded)."""
-        rows = self._days.get(session)
+    def _day_rows(self, symbol: str, session: Session, now_ns: int) -> list[Row]:
+        """The bar of a session's day, or none where the symbol never traded."""
+        rows = self._days.get((symbol, session))
         if rows is None:
-            rows = [_rolled(self._minutes(s, session, now_ns), _DAY) for s in self._index]
+            rows = _rolled(self._minutes(symbol, session, now_ns), _DAY)
             if session[1] <= now_ns:
-                self._days[session] = rows
+                self._days[symbol, session] = rows
                 while len(self._days) > _CACHED_DAYS:
                     self._days.popitem(last=False)
         return rows
@@ -181,7 +179,7 @@ class BarHistory:
     def _minutes(self, symbol: str, session: Session, now_ns: int) -> list[Row]:
         block, i = self._source.block(session), self._index[symbol]
         columns = np.flatnonzero((block.trades[i] > 0) & (block.starts_ns + MINUTE_NS <= now_ns))
-        averages = self._session_averages(session, block)[i, columns]
+        averages = self._vwap(symbol, session, block)[columns]
         fields = (
             block.starts_ns[columns], block.open[i, columns], block.high[i, columns],
             block.low[i, columns], block.close[i, columns], block.volume[i, columns],
@@ -190,21 +188,22 @@ class BarHistory:
         plain: list[list[Any]] = [field.tolist() for field in fields]
         return list(zip(*plain, strict=True))
 
-    def _session_averages(self, session: Session, block: Block) -> Floats:
-        """Volume-weighted average prices of a session, shape ``(S, M)``."""
+    def _vwap(self, symbol: str, session: Session, block: Block) -> Floats:
+        """Volume-weighted average prices of a symbol in a session, shape ``(M,)``."""
+        i = self._index[symbol]
         if block.vwap is not None:
-            return block.vwap
-        averages = self._averages.get(session)
+            given: Floats = block.vwap[i]
+            return given
+        averages = self._averages.get((symbol, session))
         if averages is None:
-            averages = np.zeros(block.open.shape)
-            step = max(1, _WALKED_BARS // len(self._source.symbols))
-            for first in range(0, len(block.starts_ns), step):
-                columns = slice(first, first + step)
-                bars = ticks.bars_of(block, self._keys, columns)
-                walked = ticks.walk(bars, width=self._width)
-                averages[:, columns][block.present[:, columns]] = walked.vwap
-            self._averages[session] = averages
-            while len(self._averages) > _CACHED_SESSIONS:
+            only = np.zeros(len(self._index), dtype=np.bool_)
+            only[i] = True
+            alone = replace(block, trades=np.where(only[:, None], block.trades, 0))
+            bars = ticks.bars_of(alone, self._keys, slice(None))
+            averages = np.zeros(len(block.starts_ns))
+            averages[block.present[i]] = ticks.walk(bars, width=self._width).vwap
+            self._averages[symbol, session] = averages
+            while len(self._averages) > _CACHED_AVERAGES:
                 self._averages.popitem(last=False)
         return averages
 

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
@@ -126,9 +127,10 @@ class TickHistory:
         left, budget = query.limit, PAGE_PIECES
         for i, symbol in enumerate(symbols):
             place = given if given is not None and given.symbol == symbol else None
-            pieces = list(self._slices(query, place))
-            together = symbols[i:] if len(pieces) <= _TOGETHER else [symbol]
-            for piece in pieces:
+            pieces = self._slices(query, place)
+            few = list(islice(pieces, _TOGETHER + 1))
+            together = symbols[i:] if len(few) <= _TOGETHER else [symbol]
+            for piece in chain(few, pieces):
                 if (symbol, piece[0]) not in self._pieces:
                     if not budget:
                         return found, _beginning(symbol, piece, query).token()
@@ -148,26 +150,22 @@ class TickHistory:
     def latest(
         self, channel: Channel, symbols: Sequence[str], *, now_ns: int
     ) -> dict[str, Message]:
-        """The last message of each symbol that has any up to now."""
-        query = TickQuery(
-            channel, tuple(symbols), now_ns - _LOOKBACK_NS, now_ns, limit=1, descending=True
-        )
-        self._load_present(symbols, now_ns)
-        found = {}
-        for symbol in symbols:
-            page, _ = self.page(replace(query, symbols=(symbol,)), now_ns=now_ns)
-            if symbol in page:
-                found[symbol] = page[symbol][0]
-        return found
-
-    def _load_present(self, symbols: Sequence[str], now_ns: int) -> None:
-        """Play the newest piece for all symbols at once."""
-        query = TickQuery("trades", tuple(symbols), now_ns - _LOOKBACK_NS, now_ns, descending=True)
-        for piece in self._slices(query, None):
-            missing = [s for s in symbols if (s, piece[0]) not in self._pieces]
+        """The last message of each symbol that has any up to now, not too long ago."""
+        query = TickQuery(channel, (), now_ns - _LOOKBACK_NS, now_ns, descending=True)
+        left = set(symbols) & set(self._source.symbols)
+        found: dict[str, Message] = {}
+        for piece in islice(self._slices(query, None), PAGE_PIECES):
+            if not left:
+                break
+            missing = [s for s in left if (s, piece[0]) not in self._pieces]
             if missing:
-                self._load(piece, [s for s in missing if s in self._source.symbols])
-            return
+                self._load(piece, missing)
+            for symbol in tuple(left):
+                for _, message in _within(self._pieces[symbol, piece[0]][channel], query, None):
+                    found[symbol] = message
+                    left.discard(symbol)
+                    break
+        return found
 
     def _slices(self, query: TickQuery, place: Place | None) -> Iterator[Session]:
         """The pieces of a range, in its order, each aligned to the opening of its session."""

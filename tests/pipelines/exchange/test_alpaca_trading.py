@@ -41,6 +41,9 @@ from alpaca.trading.requests import (
 )  # fmt: skip
 from alpaca.trading.stream import TradingStream
 
+from pipelines.events import parse_time_ns
+from pipelines.tape import read_tape
+
 Exchange = Callable[..., Any]
 OPEN = {"open_on": "start", "speed": 60.0, "max_minutes": 120}
 BUY, SELL, DAY, GTC = OrderSide.BUY, OrderSide.SELL, TimeInForce.DAY, TimeInForce.GTC
@@ -225,6 +228,31 @@ def test_activities_and_worth_over_time_tell_of_the_fills(traded: Traded) -> Non
     history = traded.client.get_portfolio_history(request)
     assert history.base_value == 100_000
     assert len(history.timestamp) == len(history.equity) >= 1
+
+
+def test_fills_are_at_published_quotes_within_their_size(
+    exchange: Exchange, tmp_path: Path
+) -> None:
+    traded = Traded(exchange(record_dir=tmp_path, cash_usd=1e7, **OPEN))
+    order = traded.done(traded.client.submit_order(_market(9000)))
+    rows = traded.running.get("/v2/account/activities", direction="asc")
+    assert len(rows) > 3
+    assert sum(float(row["qty"]) for row in rows) == 9000
+    assert {row["order_id"] for row in rows} == {str(order.id)}
+    last = parse_time_ns(rows[-1]["transaction_time"])
+    traded.running.wait(lambda: any(_time(m) > last for m in read_tape(tmp_path)))
+    quotes = [m for m in read_tape(tmp_path) if m["T"] == "q" and m["S"] == "SPY"]
+    asks = {_time(q): (q["ap"], q["as"]) for q in quotes}
+    later = [row for row in rows if parse_time_ns(row["transaction_time"]) in asks]
+    assert len(later) >= len(rows) - 3  # the first ones bear the time at which the order came
+    for row in later:
+        price, size = asks[parse_time_ns(row["transaction_time"])]
+        assert float(row["price"]) == price
+        assert float(row["qty"]) <= size
+
+
+def _time(message: dict[str, Any]) -> int:
+    return parse_time_ns(message["t"])
 
 
 def test_accounts_of_two_keys_are_apart(traded: Traded) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
-from pipelines.exchange.bars import BarHistory, Query
+from pipelines.exchange.bars import PAGE_SESSIONS, BarHistory, Query
 from pipelines.exchange.refusals import Refused
 from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.exchange.timeframes import TimeFrame
@@ -103,11 +103,11 @@ def test_page_daily_bars_are_those_of_the_minutes() -> None:
 def test_page_long_range_ends_after_a_bounded_number_of_sessions() -> None:
     history = BarHistory(MARKET, seed=7, messages_per_minute=30)
     query = replace(
-        DAYS, start_ns=parse_time_ns("2024-01-01T00:00:00Z"), frame=TimeFrame.parse("1Day")
+        DAYS, start_ns=parse_time_ns("2023-06-01T00:00:00Z"), frame=TimeFrame.parse("1Day")
     )
     page, token = history.page(query, now_ns=NOW)
     assert token is not None
-    assert len(page["AAPL"]) == 48
+    assert len(page["AAPL"]) == PAGE_SESSIONS
     rest, _ = history.page(replace(query, token=token), now_ns=NOW)
     assert rest["AAPL"][0]["t"] > page["AAPL"][-1]["t"]
     assert format_time_ns(query.start_ns) < page["AAPL"][0]["t"]
