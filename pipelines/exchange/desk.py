@@ -7,7 +7,6 @@ quotes of the symbols that have one. Accounts are kept in a file, where one is s
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -16,14 +15,13 @@ from typing import Any, Literal
 import orjson
 
 from pipelines.errors import ConfigError
-from pipelines.events import Message
+from pipelines.events import MAX_NUMBER, Message
 from pipelines.exchange.floor import Floor
 from pipelines.exchange.frames import Batch, Key
 from pipelines.exchange.holdings import Quote
 from pipelines.exchange.market_days import running, sessions_ahead
 from pipelines.exchange.member import Member, name_of
-from pipelines.exchange.orders import ZERO, Order, Ticket
-from pipelines.exchange.paper import Event
+from pipelines.exchange.orders import ZERO, Event, Order, Ticket
 from pipelines.exchange.refusals import Refused
 
 _LOG = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ class Desk:
         self._known: dict[Key, Message] = {}
         self._quotes: dict[str, tuple[Message, Quote]] = {}
         self._working: dict[Key, list[str]] = {}
-        self._dirty = False
+        self._dirty = self._unwritten = False
         self._stored: dict[str, Any] = {}
         if path is not None and path.is_file():
             self._restore(path)
@@ -176,10 +174,7 @@ class Desk:
                 account = self._members[name].account
                 self._happened(name, account.on_quote(symbol, quote, now_ns))
             return
-        conditions = message.get("c") or ()
-        force: Literal["opg", "cls"] | None = (
-            "opg" if "O" in conditions else "cls" if "6" in conditions else None
-        )
+        force = _auction(message.get("c"))
         price, size = _side(message.get("p"), message.get("s"))
         if force is not None and size:
             for name in self._working[key]:
@@ -281,12 +276,36 @@ class Desk:
         self._dirty = False
         if self._path is None:
             return
+        try:
+            self._write(self._path)
+            self._unwritten = False
+        except OSError as error:
+            self._dirty = True
+            if not self._unwritten:
+                _LOG.error("paper accounts are not written, and lost if this ends: %s", error)
+            self._unwritten = True
+
+    def _write(self, path: Path) -> None:
         mine = {name: member.to_dict() for name, member in self._members.items()}
         self._stored[self._floor.source.name] = mine  # accounts in other markets stay as they are
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._path.with_name(self._path.name + ".new")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".new")
         fresh.write_bytes(orjson.dumps(self._stored))
-        fresh.replace(self._path)
+        fresh.replace(path)
+
+
+def _auction(conditions: object) -> Literal["opg", "cls"] | None:
+    """The orders that a trade with these conditions fills.
+
+    >>> _auction(["@", "6", "X"]), _auction(["@"]), _auction(None)
+    ('cls', None, None)
+    """
+    if isinstance(conditions, list):
+        if "O" in conditions:
+            return "opg"
+        if "6" in conditions:
+            return "cls"
+    return None
 
 
 def _side(price: object, size: object) -> tuple[Decimal, Decimal]:
@@ -296,6 +315,6 @@ def _side(price: object, size: object) -> tuple[Decimal, Decimal]:
     ((Decimal('10.5'), Decimal('100')), (Decimal('0'), Decimal('0')), (Decimal('0'), Decimal('0')))
     """
     for value in (price, size):
-        if type(value) not in (int, float) or not 0 < value < math.inf:  # type: ignore[operator]
+        if type(value) not in (int, float) or not 0 < value <= MAX_NUMBER:  # type: ignore[operator]
             return ZERO, ZERO
     return Decimal(str(price)), Decimal(str(size))

@@ -12,8 +12,8 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 from pipelines.events import MINUTE_NS
 from pipelines.exchange.holdings import Position
-from pipelines.exchange.orders import ZERO, Order, Ticket
-from pipelines.exchange.paper import Event, PaperAccount
+from pipelines.exchange.orders import ZERO, Event, Order, Ticket
+from pipelines.exchange.paper import PaperAccount
 from pipelines.exchange.timeframes import midnight_ns
 
 _FILLS_KEPT = 10_000

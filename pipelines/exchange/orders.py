@@ -20,6 +20,10 @@ Status = Literal[
     "accepted", "new", "partially_filled", "filled", "canceled", "expired", "replaced", "rejected"
 ]
 
+EventName = Literal[
+    "accepted", "new", "fill", "partial_fill", "canceled", "expired", "replaced", "rejected"
+]
+
 OPEN: frozenset[Status] = frozenset({"accepted", "new", "partially_filled"})
 """What an order that may still fill can be."""
 
@@ -275,3 +279,24 @@ class Order:
         if distance is None:
             distance = self.best_price * (ticket.trail_percent or ZERO) / 100
         return self.best_price - distance if ticket.side == "sell" else self.best_price + distance
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to an order.
+
+    Args:
+        name: What.
+        order: The order afterwards.
+        at_ns: When, market time.
+        price: Of a fill, USD a share.
+        qty: Of a fill, shares.
+        position_qty: Shares of the symbol afterwards, negative if short; of a fill.
+    """
+
+    name: EventName
+    order: Order
+    at_ns: int
+    price: Decimal | None = None
+    qty: Decimal | None = None
+    position_qty: Decimal | None = None

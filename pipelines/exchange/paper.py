@@ -17,18 +17,24 @@ read or sent here, and no clock is asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from pipelines.events import DAY_NS
 from pipelines.exchange.holdings import Book, Holdings, Position, Quote, plain
-from pipelines.exchange.orders import SHARE, ZERO, Order, Side, Status, Ticket
+from pipelines.exchange.orders import (
+    SHARE,
+    ZERO,
+    Event,
+    EventName,
+    Order,
+    Side,
+    Status,
+    Ticket,
+)  # fmt: skip
 from pipelines.exchange.refusals import Refused
 
-EventName = Literal[
-    "accepted", "new", "fill", "partial_fill", "canceled", "expired", "replaced", "rejected"
-]
 GTC_NS = 90 * DAY_NS
 """How long an order is good till canceled, as the vendor has it."""
 
@@ -38,27 +44,6 @@ _ENDS: dict[Status, EventName] = {
 }  # fmt: skip
 _CLOSED_KEPT = 1000
 _LEAST_NOTIONAL = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to an order.
-
-    Args:
-        name: What.
-        order: The order afterwards.
-        at_ns: When, market time.
-        price: Of a fill, USD a share.
-        qty: Of a fill, shares.
-        position_qty: Shares of the symbol afterwards, negative if short; of a fill.
-    """
-
-    name: EventName
-    order: Order
-    at_ns: int
-    price: Decimal | None = None
-    qty: Decimal | None = None
-    position_qty: Decimal | None = None
 
 
 class PaperAccount(Holdings):

@@ -12,8 +12,7 @@ from pipelines.events import SECOND_NS, format_time_ns
 from pipelines.exchange.holdings import plain
 from pipelines.exchange.market_days import asset_id
 from pipelines.exchange.member import Fill, Member
-from pipelines.exchange.orders import ZERO, Order
-from pipelines.exchange.paper import Event
+from pipelines.exchange.orders import ZERO, Event, Order
 from pipelines.exchange.timeframes import NEW_YORK
 
 _CENT, _RATIO = Decimal("0.01"), Decimal("0.000001")

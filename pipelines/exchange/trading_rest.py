@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -320,7 +320,6 @@ async def _body(request: web.Request) -> Any:
         raise Refused(400, "request body format is invalid", code=40010000) from wrong
 
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ROUTES = (
     web.get("/v2/account", account),
     web.get("/v2/account/configurations", configurations),

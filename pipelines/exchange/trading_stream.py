@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 
 from pipelines.exchange.desk import Desk
 from pipelines.exchange.floor import Floor
-from pipelines.exchange.paper import Event
+from pipelines.exchange.orders import Event
 from pipelines.exchange.sockets import FLOOR
 from pipelines.exchange.trading_json import update_json
 from pipelines.exchange.trading_rest import DESK

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.exchange.holdings import Position, Quote
-from pipelines.exchange.orders import Order, Ticket
-from pipelines.exchange.paper import Event, PaperAccount
+from pipelines.exchange.orders import Event, Order, Ticket
+from pipelines.exchange.paper import PaperAccount
 from pipelines.exchange.refusals import Refused
 
 D = Decimal
