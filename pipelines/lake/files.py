@@ -7,6 +7,7 @@ one that no commit names is an orphan, invisible to readers, which vacuuming rem
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from deltalake.exceptions import DeltaError
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
@@ -97,7 +99,7 @@ def write_files(
         storage_options: Credentials and endpoint of an object store.
 
     Raises:
-        LakeError: The rows do not fit the table.
+        LakeError: The rows do not fit the table, or cannot be written.
     """
     rows = conform(table, rows)
     if not rows.num_rows:
@@ -200,15 +202,23 @@ def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | 
     store = _store(folder, options)
     if store is None:
         target = Path(_local(folder)) / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(part, target, **_FORMAT)
-        return target.stat().st_size
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(part, target, **_FORMAT)
+            return target.stat().st_size
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                target.unlink(missing_ok=True)  # half a file only takes room, and the disk is full
+            raise LakeError(f"{folder} cannot be written: {error}") from error
     sink = pa.BufferOutputStream()
     pq.write_table(part, sink, **_FORMAT)
     data = sink.getvalue().to_pybytes()
-    stream = store.open_output_stream(path, None)
-    stream.write(data)
-    stream.close()
+    try:
+        stream = store.open_output_stream(path, None)
+        stream.write(data)
+        stream.close()
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"{folder} cannot be written: {error}") from error
     return len(data)
 
 

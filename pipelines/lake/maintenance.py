@@ -70,6 +70,7 @@ class Maintenance:
     Args:
         writer: The lake.
         limits: What a pass may do.
+        tables: Which tables; all by default.
         monotonic: Monotonic clock, seconds.
     """
 
@@ -78,10 +79,12 @@ class Maintenance:
         writer: LakeWriter,
         limits: Limits | None = None,
         *,
+        tables: Sequence[str] = _NAMES,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._writer = writer
         self._limits = limits or Limits()
+        self._tables = tuple(tables)
         self._monotonic = monotonic
         self._generation = 0
         self._stats: dict[str, Any] = {
@@ -94,7 +97,7 @@ class Maintenance:
         Raises:
             LakeError: The lake cannot be read or written.
         """
-        self._generation = self._writer.open_query(QUERY, tables=_NAMES)
+        self._generation = self._writer.open_query(QUERY, tables=self._tables)
 
     def stats(self) -> dict[str, Any]:
         """Counters since this driver started, JSON types."""
@@ -110,7 +113,7 @@ class Maintenance:
             Fenced: A newer driver does this now.
         """
         deadline = self._monotonic() + self._limits.pass_s
-        for name in _NAMES:
+        for name in self._tables:
             for step in (self._drop_days, self._compact, self._vacuum, self._cut_log):
                 if stopped() or self._monotonic() > deadline:
                     return

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
-from pathlib import Path
+import contextlib
 
-import boto3
 import pyarrow as pa
 import pytest
 
-from cluster import processes
-from pipelines.errors import Fenced
+from pipelines.errors import Fenced, LakeError
 from pipelines.lake import archive_state
 from pipelines.lake.files import write_files
 from pipelines.lake.maintenance import Limits, Maintenance
@@ -20,37 +16,8 @@ from pipelines.lake.tables import TABLES
 from pipelines.lake.writer import LakeWriter
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> Iterator[dict[str, str]]:
-    # A process of its own: delta-rs holds the interpreter's lock while it uploads.
-    port = processes.free_port()
-    child = processes.start(
-        "aws",
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        run_dir=tmp_path / "run",
-        log_dir=tmp_path / "log",
-    )
-    processes.wait_until(lambda: processes.port_in_use(port), name="aws", timeout_s=60, child=child)
-    url = f"http://127.0.0.1:{port}"
-    client = boto3.client(
-        "s3", endpoint_url=url, region_name="us-east-1",
-        aws_access_key_id="test", aws_secret_access_key="test",
-    )  # fmt: skip
-    client.create_bucket(Bucket="lake")
-    client.close()
-    yield {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_REGION": "us-east-1",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_ALLOW_HTTP": "true",
-        "aws_conditional_put": "etag",
-    }
-    processes.stop(child, run_dir=tmp_path / "run")
-
-
-def test_lake_on_an_object_store_keeps_the_laws(options, bars):
-    uri = "s3://lake/tape"
+def test_lake_on_an_object_store_keeps_the_laws(object_store, bars):
+    uri, options = "s3://lake/tape", object_store
     writer = LakeWriter(uri, options)
     old = writer.open_query("q", tables=["bars"])
     files = write_files(
@@ -68,7 +35,7 @@ def test_lake_on_an_object_store_keeps_the_laws(options, bars):
     query = LakeQuery(uri, options)
     answer = query.sql("SELECT symbol, count(*) n FROM bars GROUP BY symbol ORDER BY symbol")
     assert answer.to_pylist() == [{"symbol": "KO", "n": 1}, {"symbol": "SPY", "n": 2}]
-    keeper = Maintenance(writer, Limits(many_files=1, retention_h=0))
+    keeper = Maintenance(writer, Limits(many_files=1, retention_h=0), tables=["bars"])
     keeper.open()
     keeper.run()
     assert writer.commit("bars", bars("SPY", 32), query_id="q", batch_id=2, generation=new)
@@ -77,3 +44,32 @@ def test_lake_on_an_object_store_keeps_the_laws(options, bars):
     assert keeper.stats()["vacuumed_files"] >= 2
     assert query.dataset("bars").count_rows() == 4
     assert archive_state.load(query) == archive_state.ArchiveState()
+
+
+@pytest.mark.chaos
+def test_commit_through_a_store_that_fails_is_there_once_or_not_at_all(
+    faulty_store, object_store, bars
+):
+    uri, (options, faults) = "s3://lake/faulty", faulty_store
+    writer = LakeWriter(uri, options, sleep=lambda _: None)
+    generation = writer.open_query("q", tables=["bars"])
+    query = LakeQuery(uri, object_store)
+
+    def commit(batch: int) -> bool:
+        rows = bars("SPY", 10 + 2 * batch, 11 + 2 * batch)
+        return writer.commit("bars", rows, query_id="q", batch_id=batch, generation=generation)
+
+    faults(every=3)
+    assert commit(0)
+    faults(every=1)
+    with pytest.raises(LakeError, match="503 Service Unavailable"):
+        commit(1)
+    assert query.dataset("bars").count_rows() == 2
+    faults(every=2, after=True)  # the store does it, and its answer is lost
+    with contextlib.suppress(LakeError):
+        commit(1)
+    assert query.dataset("bars").count_rows() in (2, 4)
+    faults(every=0)
+    commit(1)
+    assert not commit(1)
+    assert query.dataset("bars").count_rows() == 4
