@@ -14,7 +14,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from typing import Any
@@ -72,6 +72,8 @@ class Backfiller:
         intake: Takes the messages.
         lock: Guards both.
         subscribed: Per channel, the symbols that are subscribed, or ``*``.
+        ready: Whether the stream holds all that earlier runs made: only then it says what is left
+            to be filled; asked with the lock held.
         rng: Jitter of the delays.
         now_s: A steady clock.
         now_ns: The wall clock.
@@ -87,6 +89,7 @@ class Backfiller:
         lock: threading.Lock,
         subscribed: Callable[[], Mapping[str, Sequence[str]]],
         rng: random.Random,
+        ready: Callable[[], bool] = lambda: True,
         now_s: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = wall_ns,
     ) -> None:
@@ -96,6 +99,7 @@ class Backfiller:
         self._intake = intake
         self._lock = lock
         self._subscribed = subscribed
+        self._ready = ready
         self._rng = rng
         self._now_s, self._now_ns = now_s, now_ns
         self._attempts: dict[Key, _Attempts] = {}
@@ -156,7 +160,7 @@ class Backfiller:
         config, now_s = self._config, self._now_s()
         with self._lock:
             gaps = self._tracker.unfilled.gaps()
-            clock, known = self._intake.clock, self._intake.clock_known
+            clock, known = self._intake.clock, self._intake.clock_known and self._ready()
         self._forget(gaps)
         passed_ns = clock.market_ns(self._now_ns() - int(config.delay_s * SECOND_NS))
         due = []
@@ -261,7 +265,8 @@ class Backfiller:
         """Types that are subscribed for a symbol; if it no longer is, for any."""
         subscribed = self._subscribed()
         channels = {c for c, of in subscribed.items() if symbol in of or "*" in of}
-        return {k for k, channel in CHANNEL_OF.items() if channel in (channels or subscribed)}
+        wanted: Collection[str] = channels or set(subscribed) or set(CHANNEL_OF.values())
+        return {kind for kind, channel in CHANNEL_OF.items() if channel in wanted}
 
     def _wait_my_turn(self) -> None:
         """Live data goes first."""

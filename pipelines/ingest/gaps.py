@@ -163,7 +163,7 @@ class GapTracker:
                     out = list(messages)
                 out[position] = {**message, "from_ns": start}  # type: ignore[index]
                 marks[symbol] = max(message["to_ns"] - 1, start or 0)
-                if start is not None:
+                if start is not None and symbol != NEWS:
                     reason = message.get("reason", "")
                     declared.append(Gap(symbol, start, message["to_ns"], reason))
             elif "bf" in message:

@@ -267,6 +267,7 @@ class Producer:
                 intake=self._intake,
                 lock=self._lock,
                 subscribed=lambda: self._wanted,
+                ready=lambda: not parts.sender.catching_up,
                 rng=self._rng,
             )
             self._backfiller.start()

@@ -121,6 +121,11 @@ class Progress:
         )
 
     @property
+    def catching_up(self) -> bool:
+        """Whether records of earlier runs are still to be put again."""
+        return bool(self._left)
+
+    @property
     def totals(self) -> ProducerState:
         """The counts over all runs; of the rest of the state, nothing."""
         return self._totals

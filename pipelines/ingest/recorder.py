@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.clock import wall_ns
 from pipelines.codec import encode_json
 from pipelines.errors import FeedTransient
+from pipelines.ingest import lease
 from pipelines.ingest.alpaca_protocol import (
     AlpacaProtocol,
     Credentials,
@@ -97,7 +98,10 @@ class Recorder:
             while not self._stop.is_set():
                 self.state, self._streamed = "connecting", False
                 try:
-                    self._once()
+                    with lease.held(
+                        config.lock_dir, url=config.url, key=config.key, index=config.index
+                    ):
+                        self._once()
                 except FeedTransient as error:
                     if self._streamed or backoff is None:
                         backoff = delays(

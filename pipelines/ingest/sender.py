@@ -127,6 +127,11 @@ class Sender:
         if self._eager:
             self._wake.set()
 
+    @property
+    def catching_up(self) -> bool:
+        """Whether records of earlier runs are still to be put again; the caller locks."""
+        return self._progress.catching_up
+
     def has_room(self) -> bool:
         """Whether more may be taken in; what memory cannot hold goes to the journal first."""
         if not self._batcher.crowded:

@@ -175,6 +175,8 @@ class Bench:
         self.intake.clock_known = True
         self.history = History(tape)
         self.now_s = 0.0
+        self.ready = True
+        self.subscribed = {"trades": ["SPY"], "bars": ["*"]}
         settings = {f: getattr(FAST, f) for f in BackfillConfig.__dataclass_fields__}
         self.filler = Backfiller(
             self.history,
@@ -182,8 +184,9 @@ class Bench:
             tracker=self.tracker,
             intake=self.intake,
             lock=threading.Lock(),
-            subscribed=lambda: {"trades": ["SPY"], "bars": ["*"]},
+            subscribed=lambda: self.subscribed,
             rng=random.Random(1),
+            ready=lambda: self.ready,
             now_s=lambda: self.now_s,
             now_ns=lambda: BASE_NS + int(self.now_s * SECOND_NS),
         )
@@ -222,6 +225,27 @@ def test_backfill_waits_for_the_clock_of_the_market(trades: list[Message]) -> No
     bench.declare("SPY", 1, 4)
     bench.intake.clock_known = False
     assert bench.work(60)["backfilled"] == 0
+
+
+def test_backfill_waits_until_the_stream_holds_what_earlier_runs_made(
+    trades: list[Message],
+) -> None:
+    bench = Bench(trades)
+    bench.declare("SPY", 1, 4)
+    bench.ready = False
+    assert bench.work(60)["backfilled"] == 0
+    bench.ready = True
+    assert bench.work(61)["backfilled"] == 2
+
+
+def test_backfill_of_symbols_that_are_no_longer_subscribed_asks_for_everything(
+    trades: list[Message],
+) -> None:
+    bench = Bench(trades)
+    bench.declare("SPY", 1, 4)
+    bench.subscribed = {}
+    bench.work(60)
+    assert [kind for kind, _ in bench.history.asked] == ["t", "q", "b"]
 
 
 def test_backfill_at_the_end_of_the_last_session_is_not_waited_for_for_ever(
