@@ -23,13 +23,14 @@ def registry(settings: Settings) -> Registry:
     return Registry(settings.uri("registry"), storage_options=settings.store_options())
 
 
-def history(settings: Settings) -> RestHistory:
+def history(settings: Settings, *, per_minute: int | None = None) -> RestHistory:
     """Bars of the past from the vendor, or from our exchange."""
     return RestHistory(
         base_url=None if settings.live else settings.exchange_url,
         key=settings.alpaca_key.get_secret_value(),
         secret=settings.alpaca_secret.get_secret_value(),
         feed=settings.feed,
+        per_minute=per_minute,
     )
 
 
