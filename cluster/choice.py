@@ -58,7 +58,7 @@ def remembered(var_dir: Path) -> Mapping[str, Any]:
     path = var_dir / FILE
     chosen: dict[str, Any] = orjson.loads(path.read_bytes()) if path.exists() else {}
     replay = chosen.get("replay")
-    if replay is not None and not Path(replay).is_file():
+    if replay is not None and not Path(replay).exists():
         chosen["replay"] = None  # moved away since; its run can still be looked at
     return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,9 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 
-Replay = Annotated[Path | None, typer.Option(help="Parquet file of minute bars to replay.")]
+Replay = Annotated[
+    Path | None, typer.Option(help="Parquet file of minute bars, or a recorded session, to replay.")
+]
 Speed = Annotated[float | None, typer.Option(help="Market seconds per wall second.")]
 Symbols = Annotated[str | None, typer.Option(help="Symbols, comma-separated.")]
 
@@ -89,7 +92,9 @@ def logs(
 @app.command()
 def exchange(
     replay: Replay = None,
-    speed: Speed = None,
+    speed: Annotated[
+        str | None, typer.Option(help="Market seconds per second, or max: as clients take it.")
+    ] = None,
     symbols: Symbols = None,
     port: Annotated[int | None, typer.Option(help="Port.")] = None,
     faults: Annotated[Path | None, typer.Option(help="JSON script of faults.")] = None,
@@ -100,13 +105,29 @@ def exchange(
 
     chosen = settings.load(
         replay=replay,
-        speed=speed,
+        speed=None if speed == "max" else speed,
         symbols=symbols or _replay_symbols(replay),
         exchange_port=port,
         faults=faults,
     )
     console.print(f"exchange on {chosen.exchange_url} (ws /v2/{chosen.feed}); Ctrl-C ends it")
-    asyncio.run(serve(exchange_config(chosen, open_on="start")))
+    config = exchange_config(chosen, open_on="start")
+    asyncio.run(serve(replace(config, pace="clients") if speed == "max" else config))
+
+
+@app.command("market-report")
+def market_report(
+    out: Annotated[Path, typer.Option(help="Folder of plots and tables.")] = Path("build/market"),
+    real: Annotated[
+        list[Path] | None, typer.Option(help="Parquet file of real bars to stand beside it.")
+    ] = None,
+    sessions: Annotated[int, typer.Option(help="Sessions of minutes that are looked at.")] = 63,
+) -> None:
+    """Plot what the synthetic market's returns look like, beside real ones."""
+    from cluster.market_report import write
+
+    for path in write(settings.load(), out=out, real=real or [], sessions=sessions):
+        console.print(str(path))
 
 
 @app.command()

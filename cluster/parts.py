@@ -19,6 +19,7 @@ from cluster.hosting import JobHost, LoggedProducer, end_process
 from cluster.settings import Settings
 from pipelines.errors import ConfigError
 from pipelines.exchange.config import ExchangeConfig
+from pipelines.exchange.recorded import RecordedMarket
 from pipelines.ingest.config import ProducerConfig
 from pipelines.kinesis.batching import Batcher
 from pipelines.kinesis.tail import StreamTail
@@ -28,6 +29,7 @@ from pipelines.ports import KinesisConfig
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
 from pipelines.streaming.session import SparkConfig
+from pipelines.tape import is_tape, read_header
 from serve import app, ingress
 from serve.config import FeedConfig, ServeConfig
 from serve.ray_feed import FeedActor
@@ -40,11 +42,15 @@ DASHBOARD = Path(__file__).parents[1] / "dashboard" / "out"
 
 
 def symbols_of(replay: Path) -> list[str]:
-    """Symbols of a file of bars.
+    """Symbols of a file of bars, or of a recorded session.
 
     Raises:
-        ConfigError: It is no such file.
+        ConfigError: It is neither.
     """
+    if is_tape(replay):
+        header = read_header(replay)
+        named = header.symbols if header is not None else ()
+        return list(named) if named and "*" not in named else list(RecordedMarket(replay).symbols)
     try:
         return sorted(set(pq.read_table(replay, columns=["symbol"])["symbol"].to_pylist()))
     except (OSError, pa.ArrowException) as error:
@@ -66,6 +72,12 @@ def exchange_config(settings: Settings, *, open_on: str) -> ExchangeConfig:
         max_sessions=settings.max_sessions,
         max_minutes=settings.max_minutes,
         messages_per_minute=settings.messages_per_minute,
+        events=settings.market_events,
+        correction_rate=settings.correction_rate,
+        cancel_rate=settings.cancel_rate,
+        late_trade_rate=settings.late_trade_rate,
+        profiles=_absolute(settings.market_profiles),
+        news_drift_bps=settings.news_drift_bps,
         open_on=open_on,  # type: ignore[arg-type]
         record_dir=folder / "tape",
         record_max_mb=settings.tape_max_mb,

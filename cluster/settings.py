@@ -32,7 +32,9 @@ class Settings(BaseSettings):
     feed: Literal["iex", "sip", "test"] = Field("iex", description="Alpaca's feed.")
     speed: float = Field(10.0, gt=0, description="Market seconds per wall second (simulated).")
     seed: int = Field(7, description="Seed of the synthetic market and of training.")
-    replay: Path | None = Field(None, description="Parquet file of minute bars to replay.")
+    replay: Path | None = Field(
+        None, description="What to replay: a Parquet file of minute bars, or a recorded session."
+    )
     replay_sessions: Literal["all", "regular"] = Field(
         "all", description="Which hours of a replayed file are played."
     )
@@ -40,6 +42,24 @@ class Settings(BaseSettings):
     max_minutes: int | None = Field(None, description="Stop the simulated market after so many.")
     messages_per_minute: int = Field(
         120, gt=3, description="Trades and quotes per symbol and market minute (synthetic)."
+    )
+    market_profiles: Path | None = Field(
+        None, description="JSON file of what symbols are like in the synthetic market."
+    )
+    market_events: bool = Field(
+        True, description="Statuses, price bands, imbalances, daily bars and news are published."
+    )
+    news_drift_bps: float = Field(
+        0.0, ge=0, le=500, description="Drift of a price after news of full sentiment (synthetic)."
+    )
+    correction_rate: float = Field(
+        1e-4, ge=0, le=0.3, description="Part of the trades that are corrected later (synthetic)."
+    )
+    cancel_rate: float = Field(
+        5e-5, ge=0, le=0.3, description="Part of the trades that are cancelled later (synthetic)."
+    )
+    late_trade_rate: float = Field(
+        0.0, ge=0, le=0.3, description="Part of the trades that come too late (synthetic)."
     )
     alpaca_key: SecretStr = Field(
         SecretStr("simulated"),
@@ -167,11 +187,11 @@ class Settings(BaseSettings):
             raise ValueError("at least one symbol is needed, for example AAPL,SPY")
         return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
 
-    @field_validator("replay")
+    @field_validator("replay", "market_profiles")
     @classmethod
     def _exists(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            raise ValueError(f"no such file: {value}")
+        if value is not None and not value.exists():
+            raise ValueError(f"no such file or folder: {value}")
         return value
 
     @property

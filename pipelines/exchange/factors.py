@@ -37,8 +37,8 @@ _PULL = 0.005
 SHOCK = 0.055
 """Least log return of a shock: more than the price bands of most symbols allow at once."""
 
-_DAY_SCALES, _DAY_DEVIATION = (3, 12, 48, 192), 0.5
-_MINUTE_SCALES, _MINUTE_DEVIATION = (6, 24, 96, 384), 0.4
+_DAY_SCALES, _DAY_DEVIATION = (3, 12, 48, 192), 0.58
+_MINUTE_SCALES, _MINUTE_DEVIATION = (6, 24, 96, 384), 0.34
 _NIGHT, _DAY, _DAY_MOOD, _MINUTE, _MINUTE_MOOD, _JUMP = range(6)
 
 

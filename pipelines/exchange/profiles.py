@@ -56,7 +56,7 @@ class SymbolProfile:
     daily_shares: float = 10e6
     spread_bps: float = 2.0
     depth_shares: float = 500.0
-    jumps_per_day: float = 0.08
+    jumps_per_day: float = 0.06
     shocks_per_day: float = 0.005
     news_per_day: float = 1.5
     tape: str = "C"
@@ -104,7 +104,7 @@ def _known() -> dict[str, SymbolProfile]:
         symbol: SymbolProfile(
             sector=sector, price_usd=price, beta=beta, sector_beta=sector_beta,
             own_volatility=own, daily_shares=shares, spread_bps=spread,
-            depth_shares=float(depth), tape=tape, jumps_per_day=0.01 if symbol in quiet else 0.08,
+            depth_shares=float(depth), tape=tape, jumps_per_day=0.01 if symbol in quiet else 0.06,
             shocks_per_day=0.0 if symbol in quiet else 0.005,
         )
         for symbol, (sector, price, beta, sector_beta, own, shares, spread, depth, tape)

@@ -19,13 +19,14 @@ from typing import Any, Literal, NamedTuple
 import pyarrow as pa
 
 from pipelines.errors import ConfigError
-from pipelines.events import DAY_NS, MINUTE_NS, TRADE, Message, effective_ns, reject_reason
+from pipelines.events import BAR, DAY_NS, MINUTE_NS, TRADE, Message, effective_ns, reject_reason
 from pipelines.exchange.frames import Batch
 from pipelines.exchange.market import Session
 from pipelines.exchange.news import Item
 from pipelines.exchange.replay import ReplayMarket, find_sessions
 from pipelines.tape import GAP_NOTE, RAW, read_entries, tape_files
 
+_INDEXED = frozenset({TRADE, BAR, "n"})
 _AFTER_THE_MINUTE = frozenset("bdu")
 _NO_PRICE = frozenset("CHIMNPQRTUVWZ479")
 """Conditions of trades that make no price of a bar."""
@@ -218,11 +219,13 @@ class _Index:
     def add(self, entry: Entry) -> None:
         self.minutes.add(entry.minute_ns)
         message = entry.message
-        if message is None or reject_reason(message, market_ns=entry.due_ns) is not None:
+        if message is None:
             return
-        kind = message["T"]
-        if "S" in message:
-            self.symbols.add(message["S"])
+        kind, symbol = message.get("T"), message.get("S")
+        if isinstance(symbol, str):
+            self.symbols.add(symbol)
+        if kind not in _INDEXED or reject_reason(message, market_ns=entry.due_ns) is not None:
+            return
         if kind == "n":
             self.items.append(
                 Item(
@@ -234,7 +237,7 @@ class _Index:
                     told=message,
                 )
             )
-        elif kind == "b" and effective_ns(message) % MINUTE_NS == 0:
+        elif kind == BAR and effective_ns(message) % MINUTE_NS == 0:
             key = (message["S"], effective_ns(message) - MINUTE_NS)
             o, h, low, c, volume = (message[k] for k in "ohlcv")
             worth = volume * (message.get("vw") or c)

@@ -215,7 +215,7 @@ class SyntheticMarket:
 def _volatility_shape(minutes: int) -> Floats:
     """Volatility of each minute of a session, mean square 1: a U that leans to the left."""
     x = (np.arange(minutes) + 0.5) / minutes
-    shape = 0.75 + 0.9 * np.exp(-x / 0.04) + 0.6 * np.exp(-x / 0.2) + 0.35 * np.exp(-(1 - x) / 0.1)
+    shape = 0.7 + 0.6 * np.exp(-x / 0.04) + 0.85 * np.exp(-x / 0.2) + 0.35 * np.exp(-(1 - x) / 0.1)
     result: Floats = shape / np.sqrt(np.mean(shape**2))
     return result
 
@@ -223,7 +223,7 @@ def _volatility_shape(minutes: int) -> Floats:
 def _volume_shape(minutes: int) -> Floats:
     """Volume of each minute of a session without the auctions, mean 1."""
     x = (np.arange(minutes) + 0.5) / minutes
-    shape = 0.6 + 1.0 * np.exp(-x / 0.08) + 0.3 * (2 * x - 1) ** 4 + 1.2 * np.exp(-(1 - x) / 0.06)
+    shape = 0.6 + 0.7 * np.exp(-x / 0.05) + 0.8 * np.exp(-x / 0.2) + 1.2 * np.exp(-(1 - x) / 0.06)
     result: Floats = shape / shape.mean()
     return result
 
