@@ -78,18 +78,28 @@ def _actors(settings: Settings) -> Iterator[Part]:
     except (ConnectionError, RaytapeError, RuntimeError) as error:
         yield Part("ray", "failed", str(error).splitlines()[0])
         return
-    yield _producer(stats[runtime.PRODUCER])
+    yield from _producers(stats[runtime.PRODUCER])
     yield from _streaming(stats[runtime.STREAMING])
     feed = stats[runtime.FEED]
     yield Part("feed", "failed" if feed is None else "running", "" if feed else "no answer")
 
 
-def _producer(stats: dict[str, Any] | None) -> Part:
+def _producers(stats: dict[str, Any] | None) -> Iterator[Part]:
     if stats is None:
-        return Part("producer", "failed", "no answer")
-    state = "running" if stats["state"] == "streaming" else stats["state"]
+        yield Part("producer", "failed", "no answer")
+        return
     detail = f"{stats['received']:,} received, {stats['queued']:,} queued, {stats['gaps']} gaps"
-    return Part("producer", state, stats.get("error") or detail)
+    if stats.get("degraded"):
+        detail = f"{stats['source']} stands in ({stats['degraded']}); {detail}"
+    yield Part("producer", _running(stats["state"]), stats.get("error") or detail)
+    for one in [*stats.get("producers", ()), *filter(None, [stats.get("news")])]:
+        detail = f"{one.get('received', 0):,} received, {one.get('queued', 0):,} queued"
+        name = "  news" if one.get("source") == "news" else f"  {one['name']}"
+        yield Part(name, _running(one["state"]), one.get("error") or detail)
+
+
+def _running(state: str) -> str:
+    return "running" if state == "streaming" else state
 
 
 def _streaming(stats: dict[str, Any] | None) -> Iterator[Part]:

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,12 +19,20 @@ from typing import Any, Protocol
 import psutil
 
 from cluster.processes import MAX_LOG_BYTES
+from cluster.producer_metrics import ray_metrics
+from cluster.runtime import ask_all
+from pipelines.clock import wall_ns
+from pipelines.errors import PartFailed
 from pipelines.ingest.actor import ProducerActor
+from pipelines.ingest.subscriptions import Subscriptions
+from pipelines.ingest.totals import total
 
 log = logging.getLogger(__name__)
 
 RESTART_DELAY_S = 3.0
 NICE_EVERY_S = 2.0
+METRICS_EVERY_S = 2.0
+PEER_TIMEOUT_S = 2.0
 
 
 class Job(Protocol):
@@ -66,16 +74,105 @@ def end_process(status: int) -> None:
 
 
 class LoggedProducer(ProducerActor):
-    """The producer's actor with a log file of its own.
+    """The producer's actor with a log file of its own, its metrics, and a word for its peers.
+
+    Of several producers that share the symbols the first is asked for all: its statistics are the
+    sum of all, and a change of symbols is passed on.
 
     Args:
+        name: Its name.
         log_file: Where its log goes.
+        peers: Asks the other producers, if this is the first of several.
         arguments: Those of :class:`~pipelines.ingest.actor.ProducerActor`.
+        keywords: The same.
     """
 
-    def __init__(self, log_file: str, *arguments: Any) -> None:
+    def __init__(
+        self, name: str, log_file: str, *arguments: Any, peers: Peers | None = None, **keywords: Any
+    ) -> None:
         log_to(log_file)
-        super().__init__(*arguments)
+        self._name = name
+        self._peers = peers
+        super().__init__(*arguments, **keywords)
+        threading.Thread(target=self._measure, name="metrics", daemon=True).start()
+
+    def stats(self) -> dict[str, Any]:
+        """State and counters of all producers that share the symbols."""
+        if self._peers is None:
+            return self.own_stats()
+        return total([self.own_stats(), *self._peers.stats()], None)
+
+    def own_stats(self) -> dict[str, Any]:
+        """State and counters of this one."""
+        return {**super().stats(), "name": self._name}
+
+    def set_symbols(self, symbols: Iterable[str]) -> None:
+        """Change the symbols of every channel; each producer takes its share."""
+        chosen = tuple(symbols)
+        super().set_symbols(chosen)
+        if self._peers is not None:
+            self._peers.tell("set_symbols", chosen)
+
+    def set_subscriptions(self, wishes: Subscriptions) -> None:
+        """Change the channels and the symbols of each; each producer takes its share."""
+        super().set_subscriptions(wishes)
+        if self._peers is not None:
+            self._peers.tell("set_subscriptions", dict(wishes))
+
+    def _measure(self) -> None:
+        metrics = ray_metrics(self._name)
+        while True:
+            try:
+                metrics.update(self.own_stats(), self.series(), now_ns=wall_ns())
+            except Exception:
+                log.exception("metrics are not updated; the next attempt is in a minute")
+                time.sleep(60)
+            time.sleep(METRICS_EVERY_S)
+
+
+class Peers:
+    """The other producers that share the symbols.
+
+    Args:
+        names: Names of their actors.
+        namespace: Of Ray.
+    """
+
+    def __init__(self, names: Sequence[str], *, namespace: str) -> None:
+        self._names = tuple(names)
+        self._namespace = namespace
+        self._last: dict[str, dict[str, Any]] = {}
+
+    def stats(self) -> list[dict[str, Any]]:
+        """What each says; of one that does not answer its last numbers, as ``failed``."""
+        found = []
+        for name, answer in zip(self._names, self._ask("own_stats"), strict=True):
+            if answer is not None:
+                self._last[name] = answer
+            known = self._last.get(name, {"name": name})
+            silent = {"state": "failed", "error": f"{name} does not answer"}
+            found.append(known if answer is not None else {**known, **silent})
+        return found
+
+    def tell(self, method: str, *arguments: Any) -> None:
+        """Call a method of each.
+
+        Raises:
+            PartFailed: Not all have heard it.
+        """
+        import ray
+
+        for name in self._names:
+            try:
+                handle = ray.get_actor(name, namespace=self._namespace)
+                ray.get(getattr(handle, method).remote(*arguments), timeout=PEER_TIMEOUT_S)
+            except (ValueError, ray.exceptions.RayError) as error:
+                raise PartFailed(f"{name} did not hear {method}: {error}") from error
+
+    def _ask(self, method: str) -> list[dict[str, Any] | None]:
+        import ray
+
+        return ask_all(ray, self._names, method, timeout_s=PEER_TIMEOUT_S)
 
 
 def nice_java(niceness: int) -> None:

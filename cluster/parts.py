@@ -15,15 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cluster import learning, local_aws, processes, runtime
-from cluster.hosting import JobHost, LoggedProducer, end_process
+from cluster.hosting import JobHost
 from cluster.settings import Settings
 from pipelines.errors import ConfigError
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.recorded import RecordedMarket
-from pipelines.ingest.config import ProducerConfig
-from pipelines.kinesis.batching import Batcher
-from pipelines.kinesis.tail import StreamTail
-from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.config import StreamingConfig
@@ -34,7 +30,6 @@ from serve import app, ingress
 from serve.config import FeedConfig, ServeConfig
 from serve.ray_feed import FeedActor
 
-ALPACA_STREAM = "wss://stream.data.alpaca.markets/v2"
 STALE_WALL_MS = 15_000
 SPARK_NICENESS = 10
 FEED_BARS = 500
@@ -114,27 +109,6 @@ def kinesis_address(settings: Settings) -> str:
     if settings.kinesis == "aws":
         return f"AWS {settings.region}"
     return f"http://{settings.host}:{settings.kinesis_port}"
-
-
-def feed_address(settings: Settings) -> str:
-    """The websocket of the feed."""
-    if settings.live:
-        return f"{ALPACA_STREAM}/{settings.feed}"
-    return f"ws://{settings.host}:{settings.exchange_port}/v2/{settings.feed}"
-
-
-def producer_config(settings: Settings) -> ProducerConfig:
-    """What the producer subscribes and how it batches."""
-    return ProducerConfig(
-        url=feed_address(settings),
-        key=settings.alpaca_key.get_secret_value(),
-        secret=settings.alpaca_secret.get_secret_value(),
-        symbols=settings.symbols,
-        codec=settings.codec,
-        clock_url=None if settings.live else f"{settings.exchange_url}/raytape/clock",
-        state_path=(settings.data_dir / "producer" / "state.json").resolve(),
-        batch_ms=settings.batch_ms,
-    )
 
 
 def streaming_config(settings: Settings) -> StreamingConfig:
@@ -263,7 +237,7 @@ def mark_drained(settings: Settings) -> None:
 def start_serving(ray: Any, settings: Settings) -> None:
     """Start the feed actor and the applications of the gateway."""
     config = serve_config(settings)
-    feed = _named(ray, FeedActor, runtime.FEED, num_cpus=0.3, max_concurrency=1000)
+    feed = named(ray, FeedActor, runtime.FEED, num_cpus=0.3, max_concurrency=1000)
     handle = feed.remote(config.feed)
     ray.get(handle.start.remote(), timeout=60)
     _fill(ray, handle, settings)
@@ -299,38 +273,25 @@ def _plain_bar(bar: Mapping[str, Any]) -> dict[str, Any]:
 
 def start_streaming(ray: Any, settings: Settings) -> None:
     """Start the Spark driver."""
-    host = _named(ray, JobHost, runtime.STREAMING, num_cpus=0.5, max_concurrency=8)
+    host = named(ray, JobHost, runtime.STREAMING, num_cpus=0.5, max_concurrency=8)
     host.remote(
         partial(StreamingJob, streaming_config(settings)),
-        log_file=_log_file(settings, "streaming"),
+        log_file=log_file(settings, "streaming"),
         niceness=SPARK_NICENESS,
     )
 
 
-def start_producer(ray: Any, settings: Settings) -> None:
-    """Start the producer; it connects at once."""
-    config = kinesis_config(settings)
-    host = _named(ray, LoggedProducer, runtime.PRODUCER, num_cpus=0.5, max_concurrency=8)
-    host.remote(
-        _log_file(settings, "producer"),
-        producer_config(settings),
-        partial(KinesisWriter, config, config.market_data),
-        Batcher,
-        partial(StreamTail, config, config.market_data),
-        partial(end_process, 1),
-    )
-
-
-def stop_actors(ray: Any) -> None:
+def stop_actors(ray: Any, settings: Settings) -> None:
     """End our actors and Serve; they do not come back."""
     app.shutdown()
-    for name in (runtime.PRODUCER, runtime.STREAMING, runtime.FEED):
+    for name in (*runtime.producers(settings), runtime.STREAMING, runtime.FEED):
         handle = runtime.actor(ray, name)
         if handle is not None:
             ray.kill(handle, no_restart=True)
 
 
-def _named(ray: Any, cls: type, name: str, **options: Any) -> Any:
+def named(ray: Any, cls: type, name: str, **options: Any) -> Any:
+    """A class as an actor of ours: known by its name, made again when its process ends."""
     return ray.remote(cls).options(
         name=name,
         namespace=runtime.NAMESPACE,
@@ -341,5 +302,6 @@ def _named(ray: Any, cls: type, name: str, **options: Any) -> Any:
     )
 
 
-def _log_file(settings: Settings, part: str) -> str:
+def log_file(settings: Settings, part: str) -> str:
+    """Where a part writes its log."""
     return str((settings.log_dir / f"{part}.log").resolve())

@@ -16,12 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster import choice, health, learning, parts, preflight, processes, runtime
+from cluster import choice, health, learning, parts, preflight, processes, producing, runtime
 from cluster.settings import Settings, load
 from pipelines.errors import ConfigError, PartFailed
 
 FIRST_SIGNAL_TIMEOUT_S = 120.0
 DRAIN_TIMEOUT_S = 60.0
+PRODUCER_DRAIN_S = 15.0
 
 
 class Platform:
@@ -112,8 +113,8 @@ class Platform:
             with self._step("spark", f"http://{settings.host}:{settings.spark_ui_port}"):
                 parts.start_streaming(ray, settings)
                 self._await_state(ray, runtime.STREAMING, "streaming", "running", timeout_s=150)
-            with self._step("producer", parts.feed_address(settings)):
-                parts.start_producer(ray, settings)
+            with self._step("producer", producing.address(settings)):
+                producing.start(ray, settings)
                 self._await_state(ray, runtime.PRODUCER, "producer", "streaming", timeout_s=30)
             with self._step("first signal", "") as done:
                 done(self._first_signal(begun))
@@ -167,10 +168,9 @@ class Platform:
         sent = stored = False
         if runtime.actor(ray, runtime.PRODUCER):
             with self._step("producer", "drained") as done:
-                sent = bool(runtime.ask(ray, runtime.PRODUCER, "drain", 15.0, timeout_s=20))
+                sent = producing.drain(ray, self._settings, timeout_s=PRODUCER_DRAIN_S)
                 if not sent:
                     done("not drained in time; what is missing is declared at the next start")
-                runtime.ask(ray, runtime.PRODUCER, "stop", timeout_s=10)
         if runtime.actor(ray, runtime.STREAMING):
             with self._step("spark", "drained") as done:
                 wait_s = DRAIN_TIMEOUT_S + 5
@@ -181,7 +181,7 @@ class Platform:
                 if not stored:
                     done("not drained in time; it continues from here at the next start")
                 runtime.ask(ray, runtime.STREAMING, "stop", timeout_s=30)
-        parts.stop_actors(ray)
+        parts.stop_actors(ray, self._settings)
         if sent and stored:
             parts.mark_drained(self._settings)
 

@@ -13,7 +13,8 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,11 @@ def ray_env(settings: Settings, *, extra: Mapping[str, str] | None = None) -> di
         "OMP_NUM_THREADS": "1",
         **(extra or {}),
     }
+
+
+def producers(settings: Settings) -> tuple[str, ...]:
+    """Names of the producers' actors; the first speaks for all of them."""
+    return (PRODUCER, *(f"{PRODUCER}-{i}" for i in range(1, settings.producers)))
 
 
 def start_head(settings: Settings, *, extra_env: Mapping[str, str]) -> processes.Child:
@@ -165,6 +171,23 @@ def actor(ray: Any, name: str) -> Any | None:
         return ray.get_actor(name, namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+def ask_all(
+    ray: Any, names: Iterable[str], method: str, *args: Any, timeout_s: float
+) -> list[Any | None]:
+    """Results of a method of named actors, asked together; ``None`` for who does not answer."""
+    handles = [actor(ray, name) for name in names]
+    calls = [getattr(h, method).remote(*args) if h is not None else None for h in handles]
+    deadline = time.monotonic() + timeout_s
+    answers: list[Any | None] = []
+    for call in calls:
+        try:
+            left_s = max(0.1, deadline - time.monotonic())
+            answers.append(None if call is None else ray.get(call, timeout=left_s))
+        except ray.exceptions.RayError:
+            answers.append(None)
+    return answers
 
 
 def ask(ray: Any, name: str, method: str, *args: Any, timeout_s: float = 5) -> Any | None:

@@ -145,7 +145,56 @@ class Settings(BaseSettings):
 
     # Producer
     batch_ms: int = Field(40, gt=0, description="Longest wait of a message for its batch.")
+    spill_at: int = Field(
+        50_000, gt=0, description="Messages in memory at which the rest waits in the journal."
+    )
+    journal_max_mb: int = Field(
+        1024, ge=0, description="Disk that the producer's journal may take; 0 for none."
+    )
     codec: Literal["msgpack", "json"] = Field("msgpack", description="Encoding of the feed.")
+    sources: Annotated[tuple[Literal["sip", "iex", "test", "rest"], ...], NoDecode] = Field(
+        (), description="Sources of market data, best first: sip,iex,rest (default: the feed)."
+    )
+    channels: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("trades", "quotes", "bars", "updatedBars", "statuses", "lulds"),
+        description="Channels to subscribe for all symbols, comma-separated.",
+    )
+    channel_symbols: Annotated[dict[str, tuple[str, ...]], NoDecode] = Field(
+        {}, description="Channels with symbols of their own: quotes=AAPL,SPY;dailyBars=SPY"
+    )
+    news: bool = Field(True, description="Subscribe to the news of the symbols as well.")
+    producers: int = Field(
+        1, gt=0, description="Producers that share the symbols, each with its own connection."
+    )
+    producer_dir: Path | None = Field(
+        None, description="State and journal of producers; shared, they move between hosts."
+    )
+    lock_dir: Path | None = Field(
+        None, description="Locks, one per key and feed on a host (default: the temporary folder)."
+    )
+    reconnect_attempts: int = Field(
+        0, ge=0, description="Failed attempts after which the producer gives up; 0 for never."
+    )
+    failover_after: int = Field(
+        5, gt=0, description="Failed attempts after which the next source takes over."
+    )
+    probe_s: float = Field(
+        300.0, gt=0, description="Interval of asking a better source whether it is back."
+    )
+    feed_stale_s: float = Field(
+        30.0, gt=0, description="Least silence of an open market that means a broken feed."
+    )
+
+    backfill: bool = Field(True, description="Fill declared gaps from history, over REST.")
+    backfill_delay_s: float = Field(
+        5.0, ge=0, description="Wall seconds after a gap's end before it is filled."
+    )
+    backfill_max_gap_s: float = Field(
+        345_600.0, gt=0, description="Market seconds; a longer gap is not filled."
+    )
+    backfill_per_minute: int = Field(
+        120, gt=0, description="Requests a minute that filling may take (the free plan has 200)."
+    )
 
     # Spark
     spark_master: str = Field("raydp", description="raydp, local[N], or a URL.")
@@ -186,6 +235,27 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("at least one symbol is needed, for example AAPL,SPY")
         return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("sources", "channels", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = [name.strip() for name in value.split(",") if name.strip()]
+        return tuple(dict.fromkeys(value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("channel_symbols", mode="before")
+    @classmethod
+    def _split_channels(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = {}
+        for part in filter(None, (text.strip() for text in value.split(";"))):
+            channel, equals, symbols = part.partition("=")
+            if not equals:
+                raise ValueError(f"{part!r}: write CHANNEL=SYMBOL,SYMBOL;CHANNEL=SYMBOL")
+            names = [symbol.strip().upper() for symbol in symbols.split(",")]
+            found[channel.strip()] = tuple(filter(None, names))
+        return found
 
     @field_validator("replay", "market_profiles")
     @classmethod

@@ -149,7 +149,8 @@ class Producer:
 
         Of several producers that share the symbols each is told all of them and takes its own.
         """
-        self.set_subscriptions(subscriptions.with_symbols(self._wishes, symbols))
+        channels = self._wishes or self._config.configured
+        self.set_subscriptions(subscriptions.with_symbols(channels, symbols))
 
     def set_subscriptions(self, wishes: Subscriptions) -> None:
         """Change the channels and the symbols of each, without a new connection.
@@ -290,6 +291,10 @@ class Producer:
         while not self._stopping:
             if self._paused or self._state == "failed":
                 self._state = "failed" if self._state == "failed" else "paused"
+                self._wait(1.0)
+                continue
+            if not self._wanted:
+                self._state, self._error = "idle", None
                 self._wait(1.0)
                 continue
             self._state = "connecting"

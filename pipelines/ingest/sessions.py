@@ -110,7 +110,7 @@ class Sessions:
         reception = self._reception = Reception(
             desk,
             wanted=self._wanted(),
-            leaving=lambda: self._leaving() or self._prober.found is not None,
+            leaving=self._over,
             on_state=self._on_state,
         )
         try:
@@ -120,6 +120,8 @@ class Sessions:
         except FeedTransient as error:
             ended = self._failed(chosen, str(error), reception.had_data)
         else:
+            if not self._wanted():
+                desk.asked.clear()  # nobody wants anything: nothing is missed
             if self._stopping():
                 with desk.lock:
                     reception.declare_open_gaps()
@@ -128,6 +130,9 @@ class Sessions:
         with desk.lock:
             desk.tracker.interrupted(desk.lost(), reason=ended.reason)
         return ended
+
+    def _over(self) -> bool:
+        return self._leaving() or self._prober.found is not None or not self._wanted()
 
     def _run(self, chosen: SourceConfig, reception: Reception) -> None:
         config = self._config
@@ -144,7 +149,7 @@ class Sessions:
     def _left(self, streamed: bool) -> Ended:
         better, self._prober.found = self._prober.found, None
         if better is None or self._leaving():
-            return Ended("paused", streamed)
+            return Ended("paused", streamed, switched=not self._wanted())
         self._failover.back_to(better)
         log.info("back to %s: it would have us again", self.source)
         return Ended(f"back to {self.source}", streamed, switched=True)

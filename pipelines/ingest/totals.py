@@ -1,4 +1,4 @@
-"""What several producers say, as one: the news beside the market, or shares of the symbols. Pure."""
+"""What several producers say, as one: the news beside the market, or shares of the symbols."""
 
 from __future__ import annotations
 

@@ -334,3 +334,16 @@ def balance(tape: Sequence[Message], stored: Sequence[Message]) -> dict[str, lis
 @pytest.fixture(name="balance")
 def _balance() -> Callable[[Sequence[Message], Sequence[Message]], dict[str, list[str]]]:
     return balance
+
+
+@pytest.fixture
+def wait() -> Callable[[Callable[[], object]], None]:
+    """Polls a condition until it holds, at most 15 s."""
+
+    def until(condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < deadline, "it did not come about in 15 s"
+            time.sleep(0.005)
+
+    return until
