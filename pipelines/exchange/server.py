@@ -120,6 +120,7 @@ async def serve(config: ExchangeConfig) -> None:
             raise PartFailed(f"exchange: the market stopped: {broken!r}") from broken
     finally:
         await runner.cleanup()
+        gc.unfreeze()  # else an interpreter that ends takes what is frozen for leaks
 
 
 async def _ended(pump: asyncio.Task[None]) -> bool:
