@@ -210,7 +210,7 @@ class Intake:
             message["r"] = received_ns
             self._batcher.queue(bucket_of(NEWS)).append(message)
             return
-        if reason in REPEATED.values():
+        if reason.startswith("duplicate_"):
             raw = codec.encode_json(message)
             self.duplicates += 1
         else:
@@ -254,7 +254,7 @@ def _why_odd(message: Any) -> str | None:
         if type(value) is float and not isfinite(value):
             return f"bad_number:{key}"
     if type(message.get("S")) is str:
-        return REPEATED[kind]  # nothing else is odd about it
+        return REPEATED.get(kind, "duplicate_event")  # nothing else is odd about it
     if "S" in message:
         return "bad_symbol"
     return None if "symbols" in message else "missing_field:S"

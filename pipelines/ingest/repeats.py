@@ -6,12 +6,16 @@ from typing import Any
 
 from pipelines.events import BAR, QUOTE, TRADE
 
+_DATED = frozenset("cxsli")
+"""Rarer types whose time is that of the event: the same text is the same event. (A daily bar of a
+quiet minute says the same as the one before, and is none.)"""
+
 GENERATION = 200_000
 """Ticks after which the older half of what is remembered is forgotten."""
 
 
 class RecentTicks:
-    """Remembers the last two to four hundred thousand trades, quotes and bars of all symbols.
+    """Remembers the last two to four hundred thousand ticks and events of all symbols.
 
     A trade id is unique per symbol, exchange and day, so a trade with the same id and time is the
     same trade. Quotes and bars have no id: one that says the same of the same nanosecond (or
@@ -28,7 +32,7 @@ class RecentTicks:
         self._before: set[int] = set()
 
     def repeats(self, symbol: str, tick: dict[str, Any]) -> bool:
-        """Whether this tick came before; remembers it. Messages of other types never repeat."""
+        """Whether this tick came before; remembers it. Daily and updated bars never repeat."""
         kind, get = tick["T"], tick.get
         try:
             # 64 bits for a tuple: one in 10^14 ticks is taken for another, and then quarantined.
@@ -41,6 +45,8 @@ class RecentTicks:
                 key = hash((symbol, get("i"), get("x"), get("t")))
             elif kind == BAR:
                 key = hash((symbol, get("t"), *map(get, "ohlcv")))
+            elif kind in _DATED:
+                key = hash(repr(tick))
             else:
                 return False
         except TypeError:

