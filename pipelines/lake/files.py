@@ -7,7 +7,6 @@ one that no commit names is an orphan, invisible to readers, which vacuuming rem
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -206,9 +205,7 @@ def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | 
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(part, target, **_FORMAT)
             return target.stat().st_size
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                target.unlink(missing_ok=True)  # half a file only takes room, and the disk is full
+        except OSError as error:  # Arrow has removed what it wrote of the file
             raise LakeError(f"{folder} cannot be written: {error}") from error
     sink = pa.BufferOutputStream()
     pq.write_table(part, sink, **_FORMAT)

@@ -246,15 +246,15 @@ def test_backfilled_trade_that_is_stored_already_goes_to_quarantine(lake, tape, 
     archive = lake.archive()
     known, other = tape.trade(i=1), tape.trade(i=2)
     lake.take(archive, [rows_of([tape.record(known)])], batch_id=0)
-    again = [known | {"bf": True}, other | {"bf": True}, other | {"bf": True}, tape.trade(i=1)]
+    again = [known | {"bf": True}, other | {"bf": True}, other | {"bf": True}, tape.trade(i=2)]
     lake.take(archive, [rows_of([tape.record(*again)])], batch_id=1)
     sql = "SELECT trade_id, backfilled FROM trades ORDER BY event_time"
     found = [tuple(row.values()) for row in LakeQuery(lake.uri).sql(sql).to_pylist()]
-    assert found == [(1, False), (2, True), (1, False)]
+    assert found == [(1, False), (2, False)]
     sql = "SELECT reason, symbol, payload FROM quarantine"
     quarantined = LakeQuery(lake.uri).sql(sql).to_pylist()
     assert {row["reason"] for row in quarantined} == {"duplicate_trade"}
-    assert (archive.state.totals.stored, archive.state.totals.quarantined) == (3, 2)
+    assert (archive.state.totals.stored, archive.state.totals.quarantined) == (2, 3)
 
 
 def test_dirty_bars_stay_until_they_were_looked_at_and_that_was_committed(lake, tape, rows_of):
@@ -274,3 +274,20 @@ def test_dirty_bars_stay_until_they_were_looked_at_and_that_was_committed(lake, 
     archive = lake.archive()
     lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=2)
     assert archive.dirty() == dirty  # dirty once more, by what was closed two batches before
+
+
+def test_bar_that_becomes_dirty_again_while_it_was_looked_at_stays_dirty(lake, tape, rows_of):
+    class Meanwhile(LakeWriter):
+        """The minute is looked at while the batch that makes it dirty again is committed."""
+
+        def commit(self, *args: Any, **kwargs: Any) -> bool:
+            archive.looked_at(dirty)
+            return super().commit(*args, **kwargs)
+
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.bar(), tape.trade())])], batch_id=0)
+    dirty = archive.dirty()
+    archive = Archive(Meanwhile(lake.uri))
+    archive.open(STREAM)
+    lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=1)
+    assert archive.dirty() == dirty
