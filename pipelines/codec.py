@@ -7,7 +7,7 @@ In: bytes or text. Out: the plain dicts of :mod:`pipelines.events`. What cannot 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -52,13 +52,17 @@ def decode_msgpack_frame(frame: bytes) -> list[Message]:
         raise MalformedFrame(f"no msgpack: {error}", raw=_raw(frame)) from error
     if not isinstance(messages, list):
         raise MalformedFrame("not an array of messages", raw=_raw(frame))
+    _times_as_text(messages)
+    return messages
+
+
+def _times_as_text(messages: Sequence[Any]) -> None:
     for message in messages:
         if isinstance(message, dict):
             for key in TIME_KEYS:
                 value = message.get(key)
                 if type(value) is int:
                     message[key] = _time_text(value)
-    return messages
 
 
 def _time_text(ns: int) -> str | int:
@@ -90,18 +94,56 @@ def encode_json_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
     return orjson.dumps(messages)
 
 
+def with_timestamps(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a message, ready for msgpack: its times as Timestamps.
+
+    A text that is no time (a fault, perhaps on purpose) stays the text that it is.
+    """
+    copy = dict(message)
+    for key in TIME_KEYS:
+        value = copy.get(key)
+        if isinstance(value, str):
+            try:
+                copy[key] = msgpack.Timestamp.from_unix_nano(parse_time_ns(value))
+            except ValueError:
+                continue
+    return copy
+
+
 def encode_msgpack_frame(messages: Sequence[Mapping[str, Any]]) -> bytes:
     """One msgpack frame of messages whose times are RFC 3339 text; they travel as Timestamps."""
-    out = []
-    for message in messages:
-        copy = dict(message)
-        for key in TIME_KEYS:
-            value = copy.get(key)
-            if isinstance(value, str):
-                copy[key] = msgpack.Timestamp.from_unix_nano(parse_time_ns(value))
-        out.append(copy)
-    packed: bytes = msgpack.packb(out)
+    packed: bytes = msgpack.packb([with_timestamps(message) for message in messages])
     return packed
+
+
+def encode_msgpack(value: Any) -> bytes:
+    """Anything of msgpack's types."""
+    packed: bytes = msgpack.packb(value)
+    return packed
+
+
+def decode_msgpack_stream(chunks: Iterable[bytes]) -> Iterator[Any]:
+    """The values of msgpack text in pieces, each as soon as it is whole.
+
+    The messages in an array that is a value, or inside one, get their times as text.
+
+    Raises:
+        MalformedFrame: No msgpack.
+    """
+    unpacker = msgpack.Unpacker(timestamp=2, max_buffer_size=0)
+    for chunk in chunks:
+        unpacker.feed(chunk)
+        try:
+            for value in unpacker:
+                if isinstance(value, list):
+                    for inner in value:
+                        if isinstance(inner, list):
+                            _times_as_text(inner)
+                yield value
+        except MalformedFrame:
+            raise
+        except Exception as error:  # msgpack raises a dozen unrelated types on bad input
+            raise MalformedFrame(f"no msgpack: {error}", raw=_raw(chunk)) from error
 
 
 def encode_action(action: Mapping[str, Any], *, binary: bool) -> bytes:

@@ -1,16 +1,17 @@
 """A tape: market messages as they were published or received, in the order in which they were.
 
-A tape is a folder of files ``tape-000001.jsonl.gz`` (gzip, one JSON object a line), or one such
-file. The first line of each file says what it is, every other line is one entry::
+A tape is a folder of files ``tape-000001.msgpack.gz`` (gzip of msgpack values, one behind the
+other), or one such file. The first value of each file says what it is, every other is one entry::
 
-    {"raytape_tape":1,"feed":"iex","source":"…","started_ns":…,"symbols":[…],"channels":[…]}
-    {"c":"trades","w":…,"m":{"T":"t","S":"SPY",…}}   a message, its channel, its wall time in ns
-    {"c":"raw","w":…,"b64":"…"}                       a frame that is no message
-    {"c":"gap","w":…,"m":{"since":…,"reason":"…"}}    nothing was received from since until w
+    {"raytape_tape": 1, "feed": "iex", "source": "…", "started_ns": …, "symbols": […], …}
+    [wall ns, [{"T": "t", "S": "SPY", …}, …]]              messages, their times as Timestamps
+    [wall ns, "raw", bytes]                                 a frame that is no message
+    [wall ns, "gap", {"since": wall ns, "reason": "…"}]     nothing was received since then
 
-Channel ``""`` is that of a message of no known type. A file may be read while it is written, or
-after a crash cut it: it is read as far as it goes. A tape made before there were headers has none.
-The newest files stay within a budget of disk; what was dropped is counted.
+The messages of an entry are packed as they are on the wire of a msgpack client, so that recording
+costs no encoding of its own. ``raytape tape PATH`` prints a tape as JSON lines. A file may be read
+while it is written, or after a crash cut it: it is read as far as it goes. The newest files stay
+within a budget of disk; what was dropped is counted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.codec import decode_json, encode_json
+from pipelines.codec import decode_msgpack_stream, encode_msgpack, encode_msgpack_frame
 from pipelines.errors import ConfigError, MalformedFrame
 from pipelines.events import SECOND_NS, Message
 
@@ -49,6 +50,9 @@ CHANNELS = {
 """Channel by message type."""
 
 _HEADER_KEY = "raytape_tape"
+_PAIR = b"\x92"
+"""Head of a msgpack array of two."""
+
 _GZIP = 31
 _FLUSH_BYTES = 256 * 1024
 _FLUSH_NS = SECOND_NS // 4
@@ -89,10 +93,10 @@ class TapeWriter:
     def __init__(self, folder: Path, *, header: TapeHeader, max_mb: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._header = encode_json({_HEADER_KEY: TAPE_VERSION, **asdict(header)}) + b"\n"
+        self._header = encode_msgpack({_HEADER_KEY: TAPE_VERSION, **asdict(header)})
         self._file_bytes = max_mb * 1024 * 1024 // _FILES
         self._budget_bytes = max_mb * 1024 * 1024
-        self._lines: list[bytes] = []
+        self._entries: list[bytes] = []
         self._waiting = 0
         self._flushed_ns = 0
         self.messages = 0
@@ -100,31 +104,28 @@ class TapeWriter:
         self._number = max((_number(p) for p in tape_files(folder)), default=0)
         self._open_next()
 
-    def write_message(self, channel: str, message: Message, *, wall_ns: int) -> None:
-        """Add one message."""
-        line = encode_json({"c": channel, "w": wall_ns, "m": message}) + b"\n"
-        self.add_lines([line], n_bytes=len(line), wall_ns=wall_ns)
+    def write_messages(self, messages: Sequence[Message], *, wall_ns: int) -> None:
+        """Add messages with their times as text."""
+        self.write_packed(encode_msgpack_frame(messages), len(messages), wall_ns=wall_ns)
+
+    def write_packed(self, array: bytes, count: int, *, wall_ns: int) -> None:
+        """Add messages as the msgpack array that they are on the wire."""
+        self.messages += count
+        self._add(_PAIR + encode_msgpack(wall_ns) + array, wall_ns)
 
     def write_raw(self, frame: bytes, *, wall_ns: int) -> None:
         """Add a frame that is no message."""
-        self._note({"c": RAW, "w": wall_ns, "b64": base64.b64encode(frame).decode()})
+        self._add(encode_msgpack([wall_ns, RAW, frame]), wall_ns)
 
     def write_gap(self, *, since_ns: int, reason: str, wall_ns: int) -> None:
         """Add that nothing was received since a wall time, until now."""
-        note = {"since": since_ns, "reason": reason}
-        self._note({"c": GAP_NOTE, "w": wall_ns, "m": note})
-
-    def add_lines(self, lines: Sequence[bytes], *, n_bytes: int, wall_ns: int) -> None:
-        """Add messages as the lines that they are in the file, their ends included."""
-        self._lines.extend(lines)
-        self._waiting += n_bytes
-        self.messages += len(lines)
-        if self._waiting >= _FLUSH_BYTES:
-            self._write_out(wall_ns)
+        self._add(
+            encode_msgpack([wall_ns, GAP_NOTE, {"since": since_ns, "reason": reason}]), wall_ns
+        )
 
     def flush_if_due(self, wall_ns: int) -> None:
         """Bring to disk what has waited long enough."""
-        if self._lines and wall_ns - self._flushed_ns >= _FLUSH_NS:
+        if self._entries and wall_ns - self._flushed_ns >= _FLUSH_NS:
             self._write_out(wall_ns)
 
     def close(self) -> None:
@@ -139,14 +140,15 @@ class TapeWriter:
         size = sum(p.stat().st_size for p in tape_files(self._folder))
         return {"messages": self.messages, "dropped_files": self.dropped_files, "bytes": size}
 
-    def _note(self, entry: dict[str, Any]) -> None:
-        line = encode_json(entry) + b"\n"
-        self._lines.append(line)
-        self._waiting += len(line)
+    def _add(self, entry: bytes, wall_ns: int) -> None:
+        self._entries.append(entry)
+        self._waiting += len(entry)
+        if self._waiting >= _FLUSH_BYTES:
+            self._write_out(wall_ns)
 
     def _write_out(self, wall_ns: int) -> None:
-        data = self._gzip.compress(b"".join(self._lines)) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
-        self._lines.clear()
+        data = self._gzip.compress(b"".join(self._entries)) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
+        self._entries.clear()
         self._waiting = 0
         self._flushed_ns = wall_ns
         self._file.write(data)
@@ -159,7 +161,7 @@ class TapeWriter:
     def _open_next(self) -> None:
         self._number += 1
         self._gzip = zlib.compressobj(level=1, wbits=_GZIP)
-        self._file: BinaryIO = (self._folder / f"tape-{self._number:06d}.jsonl.gz").open("wb", 0)
+        self._file: BinaryIO = (self._folder / f"tape-{self._number:06d}.msgpack.gz").open("wb", 0)
         head = self._gzip.compress(self._header) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
         self._file.write(head)
         self._written = len(head)
@@ -175,12 +177,12 @@ class TapeWriter:
 
 def tape_files(path: Path) -> list[Path]:
     """The files of a tape, oldest first; of a single file, itself."""
-    return [path] if path.is_file() else sorted(path.glob("tape-*.jsonl.gz"))
+    return [path] if path.is_file() else sorted(path.glob("tape-*.msgpack.gz"))
 
 
 def is_tape(path: Path) -> bool:
     """Whether a path names a tape: a folder with its files, or one file of this kind."""
-    return path.is_dir() or path.name.endswith(".jsonl.gz")
+    return path.is_dir() or path.name.endswith(".msgpack.gz")
 
 
 def read_header(path: Path) -> TapeHeader | None:
@@ -190,14 +192,14 @@ def read_header(path: Path) -> TapeHeader | None:
         ConfigError: It is no tape, or one of a version that is not known.
     """
     for file in tape_files(path)[:1]:
-        for line in _lines(file):
-            if _HEADER_KEY in line:
-                names = TapeHeader.__dataclass_fields__
-                values = {name: line[name] for name in names if name in line}
-                for name in ("symbols", "channels"):
-                    values[name] = tuple(values.get(name, ()))
-                return TapeHeader(**values)
-            break
+        for head in _values(file):
+            if not isinstance(head, dict):
+                break
+            names = TapeHeader.__dataclass_fields__
+            values = {name: head[name] for name in names if name in head}
+            for name in ("symbols", "channels"):
+                values[name] = tuple(values.get(name, ()))
+            return TapeHeader(**values)
     return None
 
 
@@ -213,36 +215,69 @@ def read_tape(path: Path) -> Iterator[Message]:
 
 
 def read_entries(path: Path) -> Iterator[dict[str, Any]]:
-    """The entries of a tape, as the module describes them, without the headers.
+    """The entries of a tape one by one, without the headers.
+
+    Yields:
+        ``{"c": channel, "w": wall ns, "m": message}`` (channel ``""``: of no known type), ``{"c":
+        "raw", "w": …, "b64": text}`` or ``{"c": "gap", "w": …, "m": {"since", "reason"}}``.
 
     Raises:
         ConfigError: A file is no tape, or one of a version that is not known.
     """
     for file in tape_files(path):
-        for line in _lines(file):
-            if _HEADER_KEY not in line:
-                yield line
+        for value in _values(file):
+            if isinstance(value, dict):
+                continue
+            wall_ns, what, *rest = value
+            if what == RAW:
+                yield {"c": RAW, "w": wall_ns, "b64": base64.b64encode(rest[0]).decode()}
+            elif what == GAP_NOTE:
+                yield {"c": GAP_NOTE, "w": wall_ns, "m": rest[0]}
+            else:
+                for message in what:
+                    yield {"c": channel_of(message), "w": wall_ns, "m": message}
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
+def channel_of(message: Any) -> str:
+    """Channel of a message by its type; ``""`` if it has no known one.
+
+    >>> channel_of({"T": "q"}), channel_of({"T": "?"}), channel_of({})
+    ('quotes', '', '')
+    """
+    kind = message.get("T") if isinstance(message, dict) else None
+    return CHANNELS.get(kind, "") if isinstance(kind, str) else ""
+
+
+def _values(path: Path) -> Iterator[Any]:
+    """The values of a file, checked."""
+    try:
+        for value in decode_msgpack_stream(_inflated(path)):
+            if isinstance(value, dict) and _HEADER_KEY in value:
+                if (version := value[_HEADER_KEY]) != TAPE_VERSION:
+                    raise ConfigError(
+                        f"{path} is a tape of version {version!r}; this reads {TAPE_VERSION}"
+                    )
+            elif not _is_entry(value):
+                raise ConfigError(f"{path} is no tape of market messages: {str(value)[:80]}")
+            yield value
+    except (zlib.error, MalformedFrame) as error:
+        raise ConfigError(f"{path} is no tape of market messages: {error}") from error
+
+
+def _is_entry(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) in (2, 3)
+        and isinstance(value[0], int)
+        and (isinstance(value[1], list) if len(value) == 2 else value[1] in (RAW, GAP_NOTE))
+    )
+
+
+def _inflated(path: Path) -> Iterator[bytes]:
     inflate = zlib.decompressobj(wbits=_GZIP)
-    rest = b""
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
-            try:
-                *lines, rest = (rest + inflate.decompress(chunk)).split(b"\n")
-                for line in lines:
-                    yield _checked(decode_json(line), path)
-            except (zlib.error, MalformedFrame) as error:
-                raise ConfigError(f"{path} is no tape of market messages: {error}") from error
-
-
-def _checked(line: Any, path: Path) -> dict[str, Any]:
-    if not isinstance(line, dict) or ("c" not in line and _HEADER_KEY not in line):
-        raise ConfigError(f"{path} is no tape of market messages: {str(line)[:80]}")
-    if (version := line.get(_HEADER_KEY, TAPE_VERSION)) != TAPE_VERSION:
-        raise ConfigError(f"{path} is a tape of version {version!r}; this reads {TAPE_VERSION}")
-    return line
+            yield inflate.decompress(chunk)
 
 
 def _number(path: Path) -> int:

@@ -34,7 +34,7 @@ class ExchangeConfig:
             dropped, nothing is published while nobody listens, and the clock follows.
         feed: Feed whose look the messages have (``iex`` prints come from one exchange only).
         feeds: Feeds that a client may use (iex, sip, test, news); another one is refused with 409.
-        replay: Parquet file of minute bars, or a tape (a folder, or one ``.jsonl.gz`` of it);
+        replay: Parquet file of minute bars, or a tape (a folder, or one ``.msgpack.gz`` of it);
             ``None`` plays the synthetic market.
         sessions: Which hours of a replayed file are played: ``all`` that it has, or ``regular``.
         max_sessions: Sessions to play; ``None`` plays the whole file, or two years of trading.

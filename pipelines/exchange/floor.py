@@ -318,7 +318,7 @@ class Floor:
                 return
             batch = altered
         self._hand_out(batch, self.listeners)
-        self.last.update(zip(batch.keys, batch.messages, strict=True))
+        self.last.update(batch.last_of_each())
         if batch.times_ns:
             ends = MINUTE_NS if batch.keys[-1][0] == "bars" else 0
             self.latest_ns = max(self.latest_ns, batch.times_ns[-1] + ends)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from typing import Any, Literal
+from typing import Literal
 
 import msgpack
 import orjson
 
-from pipelines.codec import TIME_KEYS
-from pipelines.events import SECOND_NS, Message, format_time_ns, parse_time_ns
+from pipelines.codec import with_timestamps
+from pipelines.events import SECOND_NS, Message, format_time_ns
 from pipelines.tape import CHANNELS
 
 Codec = Literal["json", "msgpack"]
@@ -107,10 +107,10 @@ class Batch:
     def packed(self) -> list[bytes]:
         """Each message as msgpack, times as Timestamps."""
         if self._packed is None:
-            self._date()
             pack = msgpack.Packer().pack
             if self.times_ns is None or any(channel == "news" for channel, _ in self.audience):
-                self._packed = [pack(_with_timestamps(m)) for m in self.messages]
+                self._date()
+                self._packed = [pack(with_timestamps(m)) for m in self.messages]
             else:
                 # One Timestamp for all: making a new one costs as much as packing a message.
                 stamp, out = msgpack.Timestamp(0, 0), []
@@ -123,16 +123,21 @@ class Batch:
                 self._packed = out
         return self._packed
 
+    def last_of_each(self) -> dict[Key, Message]:
+        """The last message of each key, with its time as text."""
+        last = dict(zip(self.keys, range(len(self.keys)), strict=True))
+        if self.times_ns is not None:
+            for i in last.values():
+                _date(self.messages[i], self.times_ns[i])
+        return {key: self.messages[i] for key, i in last.items()}
+
     def _date(self) -> None:
         """Give each message its time as text, once; a skewed batch dates the same ones anew."""
         if self._dated or self.times_ns is None:
             return
         self._dated = True
         for message, ns in zip(self.messages, self.times_ns, strict=True):
-            if "symbols" in message:  # news
-                message["created_at"] = message["updated_at"] = format_time_ns(ns)
-            else:
-                message["t"] = format_time_ns(ns)
+            _date(message, ns)
 
     def parts(self, codec: Codec, wanted: frozenset[Key]) -> list[tuple[bytes, Key]]:
         """The encoded messages of an audience, each with its key."""
@@ -154,6 +159,13 @@ class Batch:
                 parts = [p for p, key in zip(parts, self.keys, strict=True) if key in wanted]
             cached = self._frames[codec, wanted] = frames_of(parts, codec, size=size)
         return cached
+
+
+def _date(message: Message, ns: int) -> None:
+    if "symbols" in message:  # news
+        message["created_at"] = message["updated_at"] = format_time_ns(ns)
+    else:
+        message["t"] = format_time_ns(ns)
 
 
 def frames_of(parts: list[bytes], codec: Codec, *, size: int) -> list[Frame]:
@@ -186,18 +198,6 @@ def encode_control(message: Message, codec: Codec) -> Frame:
     if codec == "json":
         return Frame(orjson.dumps([message]), 0)
     return Frame(msgpack.packb([message]), 0)
-
-
-def _with_timestamps(message: Message) -> dict[str, Any]:
-    copy = dict(message)
-    for key in TIME_KEYS:
-        value = copy.get(key)
-        if isinstance(value, str):
-            try:
-                copy[key] = msgpack.Timestamp.from_unix_nano(parse_time_ns(value))
-            except ValueError:
-                continue  # a fault on purpose: it travels as the text that it is
-    return copy
 
 
 def _chunks(parts: list[bytes], size: int) -> Iterator[list[bytes]]:

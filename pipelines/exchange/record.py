@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.exchange.frames import Batch
+from pipelines.exchange.frames import Batch, packed_frame
 from pipelines.tape import TapeWriter
 
 
 class Tape(TapeWriter):
-    """A tape (:mod:`pipelines.tape`) that takes whole batches, already encoded."""
+    """A tape (:mod:`pipelines.tape`) that takes whole batches, packed as for a msgpack client."""
 
     def write(self, batch: Batch, *, wall_ns: int) -> None:
         """Add the messages of a batch."""
-        stamp = b'","w":%d,"m":' % wall_ns
-        heads = {channel: b'{"c":"' + channel.encode() + stamp for channel, _ in batch.audience}
-        texts = batch.json()
-        lines = [
-            heads[channel] + text + b"}\n"
-            for (channel, _), text in zip(batch.keys, texts, strict=True)
-        ]
-        self.add_lines(lines, n_bytes=sum(map(len, lines)), wall_ns=wall_ns)
+        self.write_packed(packed_frame(batch.packed()), len(batch), wall_ns=wall_ns)

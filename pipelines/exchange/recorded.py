@@ -102,7 +102,7 @@ class RecordedMarket(ReplayMarket):
         max_sessions: int | None = None,
     ) -> None:
         if not tape_files(path):
-            raise ConfigError(f"replay {path}: no tape there (tape-*.jsonl.gz)")
+            raise ConfigError(f"replay {path}: no tape there (tape-*.msgpack.gz)")
         found = _Index()
         for entry in entries(path, symbols=frozenset(symbols)):
             found.add(entry)

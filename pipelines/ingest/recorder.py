@@ -13,6 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 from pipelines.clock import wall_ns
@@ -32,7 +33,7 @@ from pipelines.ingest.alpaca_protocol import (
 from pipelines.ingest.alpaca_stream import AlpacaStream
 from pipelines.ingest.config import ProducerConfig
 from pipelines.retry import delays
-from pipelines.tape import CHANNELS, TapeHeader, TapeWriter
+from pipelines.tape import TapeHeader, TapeWriter, channel_of
 
 log = logging.getLogger(__name__)
 
@@ -188,11 +189,11 @@ class Recorder:
             self._lost = None
 
     def _write(self, messages: Sequence[Any], received_ns: int) -> None:
-        for message in messages:
-            if isinstance(message, dict):
-                channel = CHANNELS.get(str(message.get("T")), "")
-                self._tape.write_message(channel, message, wall_ns=received_ns)
-                self._counts[channel] += 1
-            else:
+        self._counts.update(channel_of(m) for m in messages if isinstance(m, dict))
+        for plain, group in groupby(messages, lambda message: isinstance(message, dict)):
+            if plain:
+                self._tape.write_messages(list(group), wall_ns=received_ns)
+                continue
+            for message in group:
                 self._raw_frames += 1
                 self._tape.write_raw(encode_json(message), wall_ns=received_ns)

@@ -35,7 +35,7 @@ def _tape(folder: Path, messages: Sequence[Message | bytes]) -> Path:
         if isinstance(message, bytes):
             tape.write_raw(message, wall_ns=5)
         else:
-            tape.write_message("any", message, wall_ns=5)
+            tape.write_messages([message], wall_ns=5)
     tape.write_gap(since_ns=1, reason="reconnect", wall_ns=6)
     tape.close()
     return folder
