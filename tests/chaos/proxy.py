@@ -115,13 +115,8 @@ class FaultProxy:
             def do_POST(self) -> None:
                 proxy._serve(self)
 
-            def finish(self) -> None:
-                super().finish()
-                proxy._forget()
-
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
-        self._local = threading.local()
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
         url = f"http://127.0.0.1:{self._server.server_port}"
@@ -166,17 +161,19 @@ class FaultProxy:
             asker.close_connection = True
 
     def _pass_on(self, asker: BaseHTTPRequestHandler, body: bytes) -> tuple[int, str, bytes]:
-        upstream = getattr(self._local, "upstream", None)
-        if upstream is None:
-            upstream = self._local.upstream = http.client.HTTPConnection(self._address, timeout=30)
+        # One connection each: the service closes those that are idle for long.
+        upstream = http.client.HTTPConnection(self._address, timeout=30)
         headers = {
             k: v
             for k, v in asker.headers.items()
             if k.lower() not in {"host", "expect", "content-length"}
         }
-        upstream.request("POST", "/", body, headers)
-        answer = upstream.getresponse()
-        return answer.status, answer.headers.get("Content-Type", ""), answer.read()
+        try:
+            upstream.request("POST", "/", body, headers)
+            answer = upstream.getresponse()
+            return answer.status, answer.headers.get("Content-Type", ""), answer.read()
+        finally:
+            upstream.close()
 
     def _pass_part(
         self, asker: BaseHTTPRequestHandler, call: Call, throttled: frozenset[int]
@@ -194,11 +191,6 @@ class FaultProxy:
             for i, result in zip(kept, answer["Records"], strict=True):
                 results[i] = result
         return 200, {"FailedRecordCount": len(throttled), "Records": results}
-
-    def _forget(self) -> None:
-        upstream = getattr(self._local, "upstream", None)
-        if upstream is not None:
-            upstream.close()
 
 
 @contextmanager
