@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import talib
 from numpy.typing import NDArray
 
@@ -25,3 +26,28 @@ def features(close: Floats, volume: Floats) -> dict[str, Floats]:
         "sma_ratio_15": close / talib.SMA(close, 15) - 1,
         "sma_ratio_60": close / talib.SMA(close, 60) - 1,
     }
+
+
+def indicators(bars: pd.DataFrame) -> dict[str, Floats]:
+    """Every indicator over a whole history (columns ``at high low close volume``, UTC)."""
+    high, low, close, volume = (
+        bars[name].to_numpy(dtype=float) for name in ("high", "low", "close", "volume")
+    )
+    out = {f"sma_{n}": talib.SMA(close, n) for n in (5, 15, 20, 50, 60, 200)}
+    out |= {f"ema_{n}": talib.EMA(close, n) for n in (12, 26)}
+    out["rsi_14"] = talib.RSI(close, 14)
+    out["macd"], out["macd_signal"], out["macd_hist"] = talib.MACD(close, 12, 26, 9)
+    bands = talib.BBANDS(close, 20, 2.0, 2.0)
+    out |= {f"bollinger_{n}": b for n, b in zip(("upper", "middle", "lower"), bands, strict=True)}
+    out["atr_14"] = talib.ATR(high, low, close, 14)
+    out["stochastic_k"], out["stochastic_d"] = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
+    out["volatility_20"] = np.append(np.nan, talib.STDDEV(np.diff(np.log(close)), 20))
+    # TA-Lib has none of these, or none that knows a session: plain pandas.
+    day = bars["at"].dt.tz_convert("America/New_York").dt.date
+    typical = (bars["high"] + bars["low"] + bars["close"]) / 3
+    paid = (typical * bars["volume"]).groupby(day).cumsum()
+    out["vwap"] = (paid / bars["volume"].groupby(day).cumsum()).to_numpy()
+    sessions = [at.to_numpy() for _, at in bars.index.to_series().groupby(day)]
+    out["obv"] = np.concatenate([talib.OBV(close[at], volume[at]) for at in sessions])
+    out["volume_ratio_20"] = (bars["volume"] / bars["volume"].rolling(20).mean()).to_numpy()
+    return out

@@ -86,6 +86,11 @@ class FeatureBuilder:
     def __len__(self) -> int:
         return min(self._end, WINDOW)
 
+    @property
+    def closes(self) -> Floats:
+        """The closes in its window, oldest first: a view that the next bar may change."""
+        return self._bars[0, max(0, self._end - WINDOW) : self._end]
+
     def push(self, bar: ClosedBar) -> None:
         """Take a bar in without computing anything: for warming up.
 
