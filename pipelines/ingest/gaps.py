@@ -23,12 +23,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pipelines.events import GAP, HEARTBEAT, NEWS, Message, effective_ns, reject_reason
+from pipelines.events import GAP, HEARTBEAT, NEWS, SECOND_NS, Message, effective_ns, reject_reason
 from pipelines.ingest.unfilled import NOTHING, Filling, Gap, Key, Step, Unfilled
 
 RETROSPECTIVE = frozenset("ducx")
 """Types that speak of something earlier (daily and updated bars, corrections, cancels): their time
 bounds no gap, and none of them is fetched later."""
+
+MAX_CLOCK_ERROR_NS = SECOND_NS
+"""Clocks that differ by less are right."""
 
 _NO_BOUND = RETROSPECTIVE | {GAP, HEARTBEAT}
 
@@ -176,7 +179,7 @@ class GapTracker:
             if not symbol:
                 continue
             if reject_reason(message, market_ns=market_ns) is None:
-                until: int | None = effective_ns(message)
+                until: int | None = _known_ns(message, market_ns)
             else:
                 until = _stored_until(messages, symbol, market_ns)
             if until is not None:
@@ -218,5 +221,14 @@ def _stored_until(messages: Sequence[Message], symbol: str, market_ns: int) -> i
         whose = message.get("S") or (NEWS if kind == "n" else None)
         own = whose == symbol and kind not in _NO_BOUND
         if own and "bf" not in message and reject_reason(message, market_ns=market_ns) is None:
-            return effective_ns(message)
+            return _known_ns(message, market_ns)
     return None
+
+
+def _known_ns(message: Message, market_ns: int) -> int:
+    """Up to when a message accounts for its symbol.
+
+    One that is dated ahead (a clock that is wrong, at the feed or here) must not hide what is
+    missed until then.
+    """
+    return min(effective_ns(message), market_ns + MAX_CLOCK_ERROR_NS)

@@ -139,3 +139,13 @@ def test_heartbeat_waits_until_the_gap_rows_are_written():
     intake.take([_trade("SPY", BASE_NS)], received_ns=BASE_NS)
     intake.heartbeat(wall_ns=BASE_NS + 1)
     assert [m["T"] for m in queues.queue(bucket_of("SPY"))] == ["gap", "t", "hb"]
+
+
+def test_message_dated_ahead_hides_nothing_that_is_missed_until_then():
+    tracker = GapTracker({"SPY": BASE_NS})
+    ahead = _trade("SPY", BASE_NS + 5 * 1_000_000_000)
+    tracker.commit(tracker.seal([ahead], BASE_NS)[1])
+    tracker.interrupted(["SPY"], reason="lost")
+    rows = tracker.resume("SPY", BASE_NS + 10 * 1_000_000_000)
+    (row,), _ = tracker.seal(rows, BASE_NS + 10 * 1_000_000_000)
+    assert row["from_ns"] <= BASE_NS + 1_000_000_000
