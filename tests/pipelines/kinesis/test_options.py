@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from pipelines.errors import ConfigError
+from pipelines.kinesis import options
 from pipelines.kinesis.offsets import Position
 from pipelines.kinesis.options import SourceOptions
 
@@ -13,7 +16,7 @@ ROLE = "arn:aws:iam::123456789012:role/reader"
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("given", "said"),
     [
         ({}, "streamName: one of streamName and streamArn is needed"),
         ({"streamName": "s", "streamArn": ARN}, "one of streamName and streamArn"),
@@ -41,9 +44,9 @@ ROLE = "arn:aws:iam::123456789012:role/reader"
         ({"streamName": "s", "fetchsise": "9"}, "fetchsise: there is no such option; known: str"),
     ],
 )  # fmt: skip
-def test_options_that_are_wrong_are_refused_by_name(options: dict[str, str], said: str) -> None:
+def test_options_that_are_wrong_are_refused_by_name(given: dict[str, str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        SourceOptions.parse(options)
+        SourceOptions.parse(given)
 
 
 def test_options_in_any_case_of_letters_are_known() -> None:
@@ -86,3 +89,9 @@ def test_options_with_a_role_never_show_what_is_secret() -> None:
     assert found.role.external_id == "hush"
     assert "hush" not in repr(found)
     assert "AKIA" not in repr(found)
+
+
+def test_options_are_all_in_the_documentation() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "KINESIS_SOURCE.md").read_text()
+    assert [name for name in options._NAMES if f"`{name}`" not in page] == []
+    assert [name for name in options._NAMES if name not in str(options.__doc__)] == []

@@ -436,3 +436,29 @@ def test_plan_with_available_now_ends_at_the_moment_it_began(
     assert got == made
     query.restart()
     assert query.tick()[-1] == later[-1]
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_over_a_backlog_that_is_trimmed_meanwhile_hands_on_no_records_and_loss_is_seen(
+    fake: Any, native_time: bool
+) -> None:
+    made = fake.put("a", count=100)
+    query = Query(fake, native_time=native_time)
+    assert query.tick(Limit(records=40)) == made[:40]
+    fake.trim("a", 60)
+    end = query.planner.plan(query.log[-1], Limit(records=40))
+    (part,) = ranges(query.log[-1], end)
+    assert query.planner.at_hand(part) is None
+    query.log.append(end)
+    with pytest.raises(DataLoss, match=f"from after:{made[39]} to at:{made[60]} are gone"):
+        query.read(2)
+
+
+def test_plan_of_a_quiet_shard_whose_last_record_expired_sees_no_loss(fake: Any) -> None:
+    query = Query(fake)
+    first = fake.put("a", count=5)
+    assert query.tick() == first
+    query.tick()
+    fake.trim("a", 5)
+    made = fake.put("a", count=2)
+    assert query.tick() == made
