@@ -211,6 +211,11 @@ class RecordBatcher(MessageQueues, Protocol):
         """Of these, the ones that are held in memory."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """Of these, the ones that stand behind the one record of their bucket to be put."""
+        ...
+
     def wait_s(self, now_s: float) -> float | None:
         """Seconds until records may be made again; ``None``: they may, at any message."""
         ...

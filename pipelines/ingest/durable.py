@@ -9,19 +9,16 @@ in the same breath as it is made, so the journal has the order of the records of
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, MutableSequence, Sequence
+from collections.abc import Iterator, MutableSequence, Sequence
 from typing import Any
 
 from pipelines.events import Message
 from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.journal import Entry, Journal
-from pipelines.ingest.progress import Progress
+from pipelines.ingest.progress import Marks, Progress
 from pipelines.ports import Acked, Put, PutResult, RecordBatcher
 
 log = logging.getLogger(__name__)
-
-Marks = Mapping[str, Mapping[int, int]]
-"""Per epoch and bucket, the last record."""
 
 
 class JournaledBatcher:
@@ -50,7 +47,7 @@ class JournaledBatcher:
         self._journal = journal
         self._progress = progress
         self._alarms = alarms
-        self._crowded_at = min(spill_at, max_queued)
+        self._spill_at = min(spill_at, max_queued)
         self._max_queued = max_queued
         self._written: dict[int, int] = {}  # per bucket, the last record given to the journal
         self._unwritten: list[Put] = []
@@ -76,7 +73,9 @@ class JournaledBatcher:
     @property
     def crowded(self) -> bool:
         """Whether memory is short; any thread may ask."""
-        return self._batcher.in_memory >= self._crowded_at
+        if self._journal is None:
+            return self.in_memory >= self._max_queued
+        return self._batcher.waiting >= self._spill_at
 
     @property
     def journal_bytes(self) -> int:
@@ -120,9 +119,10 @@ class JournaledBatcher:
         """
         if not self.crowded:
             return True
-        if self._journal is not None:
-            self._spill(wall_ns=wall_ns, market_ns=market_ns, everything=stuck)
-        return self.in_memory < self._max_queued
+        if self._journal is None:
+            return False
+        self._spill(wall_ns=wall_ns, market_ns=market_ns, everything=stuck)
+        return self._batcher.waiting < self._max_queued
 
     def shelve_all(self, *, wall_ns: int, market_ns: int) -> None:
         """The end has come before the stream took everything: the rest goes to the journal."""
@@ -154,8 +154,7 @@ class JournaledBatcher:
                 shelved = entry.shelved
                 if shelved.bseq > held.get(shelved.epoch, {}).get(shelved.bucket, 0):
                     entries.append(entry)
-        missing = _missing(entries, held)
-        if missing:
+        if missing := self._progress.missing(held, entries):
             self._alarms.on("lost_records", f"{missing} records are in no lake and no journal")
         self._alarms.on("stream_replaced", f"{identity}: {len(entries)} records are sent again")
         self._shelving = True
@@ -220,14 +219,3 @@ class JournaledBatcher:
             self._shelving = True
             self.spilled += sum(put.n_messages for put in puts)
             self._alarms.on("spilling", "messages wait on disk for the stream")
-
-
-def _missing(entries: Sequence[Entry], held: Marks) -> int:
-    """Records between what the lake holds and what the journal has."""
-    first: dict[tuple[str, int], int] = {}
-    for entry in entries:
-        lane = (entry.shelved.epoch, entry.shelved.bucket)
-        first.setdefault(lane, entry.shelved.bseq)
-    return sum(
-        bseq - held.get(epoch, {}).get(bucket, 0) - 1 for (epoch, bucket), bseq in first.items()
-    )

@@ -80,9 +80,6 @@ class Journal:
         max_bytes: Disk that it may take before :attr:`has_room` says no.
         segment_bytes: Size at which the next file is begun.
 
-    Attributes:
-        torn: Blocks that could not be read when it was opened.
-
     Raises:
         ConfigError: The folder cannot be written.
     """
@@ -94,7 +91,7 @@ class Journal:
         self._cache: OrderedDict[tuple[int, int], list[Put]] = OrderedDict()
         self._segments: list[_Segment] = []
         self._fd: int | None = None
-        self.torn = 0
+        self._torn: set[int] = set()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for path in sorted(folder.glob(f"*{SUFFIX}")):
@@ -109,6 +106,11 @@ class Journal:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(segment.size for segment in self._segments)
+
+    @property
+    def torn(self) -> int:
+        """Files whose end cannot be read."""
+        return len(self._torn)
 
     @property
     def has_room(self) -> bool:
@@ -207,7 +209,7 @@ class Journal:
             while header := file.read(HEADER.size):
                 block = _check(header, file)
                 if block is None:
-                    self.torn += 1
+                    self._torn.add(segment.number)
                     log.warning("%s is torn at byte %d", segment.path, offset)
                     return
                 epoch, rows = orjson.loads(zlib.decompress(block[0]))

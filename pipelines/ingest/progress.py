@@ -18,6 +18,10 @@ THROTTLED = "ProvisionedThroughputExceededException"
 """The error code that means "not stored" for certain."""
 
 
+Marks = Mapping[str, Mapping[int, int]]
+"""Per epoch and bucket, the last record."""
+
+
 class Progress:
     """Follows acknowledgements; the caller locks.
 
@@ -47,6 +51,19 @@ class Progress:
         lane = self._lanes.get(epoch)
         return lane is None or bseq <= lane.get(bucket, 0)
 
+    def missing(self, held: Marks, entries: Iterable[Entry]) -> int:
+        """Records that were stored and are neither held by the lake nor among these."""
+        count = sum(
+            max(0, bseq - held.get(run, {}).get(bucket, 0))
+            for run, lane in self._lanes.items()
+            for bucket, bseq in lane.items()
+        )
+        for entry in entries:
+            shelved = entry.shelved
+            if shelved.epoch in self._lanes:
+                count -= shelved.bseq <= self._lanes[shelved.epoch].get(shelved.bucket, 0)
+        return count
+
     def settled(
         self, puts: Sequence[Put], results: Sequence[PutResult] | None, acked: Sequence[Acked]
     ) -> None:
@@ -73,9 +90,7 @@ class Progress:
         else:
             self._note_positions(puts, results)
 
-    def begin_stream(
-        self, identity: str, *, held: Mapping[str, Mapping[int, int]], resent: Sequence[Entry]
-    ) -> None:
+    def begin_stream(self, identity: str, *, held: Marks, resent: Sequence[Entry]) -> None:
         """The stream is another one, empty: nothing of these records is stored any more.
 
         Args:

@@ -130,6 +130,12 @@ class Batcher:
         return self._sealed + sum([len(b.waiting) for b in list(self._buckets.values())])
 
     @property
+    def waiting(self) -> int:
+        """Of these, the ones that stand behind the one record of their bucket to be put."""
+        records = [bucket.record for bucket in list(self._buckets.values())]
+        return self.in_memory - sum([record.n_messages for record in records if record])
+
+    @property
     def unsent(self) -> int:
         """Messages that the stream does not hold for certain yet, in memory or shelved."""
         return self._shelved + self.in_memory

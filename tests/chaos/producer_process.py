@@ -27,6 +27,17 @@ from pipelines.ports import KinesisConfig
 DRAIN_S = 30
 
 
+class FileMarks:
+    """A lake whose marks stand in a file: ``{epoch: {bucket: bseq}}``."""
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def marks(self) -> dict[str, dict[int, int]]:
+        text = self._path.read_text() if self._path.exists() else "{}"
+        return {run: {int(b): n for b, n in of.items()} for run, of in json.loads(text).items()}
+
+
 def main(given: dict[str, Any]) -> None:
     kinesis = KinesisConfig(**given["kinesis"])
     chosen = dict(given["config"])
@@ -47,6 +58,7 @@ def main(given: dict[str, Any]) -> None:
         lambda: KinesisWriter(kinesis, kinesis.market_data),
         Batcher,
         lambda: StreamTail(kinesis, kinesis.market_data),
+        lake_factory=lambda: FileMarks(given["lake"]) if given.get("lake") else None,
         history_factory=lambda: (
             RestHistory(base_url=rest, key="key-id", secret="a-secret") if backfill else None
         ),

@@ -291,13 +291,19 @@ def start(
     running: list[Running] = []
 
     def begin(
-        *, sink: Any = None, tail: Any = None, history: Any = None, **changed: Any
+        *,
+        sink: Any = None,
+        tail: Any = None,
+        lake: Any = None,
+        history: Any = None,
+        **changed: Any,
     ) -> Running:
         producer = Producer(
             make_config(**changed),
             sink=sink or stream,
             make_batcher=Batcher,
             tail=tail or stream,
+            lake=lake,
             history=history,
             rng=random.Random(5),
         )

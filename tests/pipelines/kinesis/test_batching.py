@@ -98,9 +98,8 @@ def test_batcher_under_any_faults_keeps_order_and_loses_nothing(plan, rng):
             send([], lost=step[1])
         elif step[0] == "spill":
             spilled = batcher.spill(wall_ns=1, market_ns=1, everything=step[1])
-            places = write(spilled)
             if step[2]:  # else the disk is full: they stay in memory
-                batcher.shelve(places)
+                batcher.shelve(write(spilled))
         elif step[0] == "anew":  # the stream lost what it had of a bucket after a mark
             held = max(0, acked.get(step[1], 0) - 2)
             lost = [s for (b, n), (s, _) in journal.items() if b == step[1] and n > held]
@@ -227,3 +226,21 @@ def test_batcher_settling_a_record_that_is_not_on_its_way_is_refused():
     batcher.settle(puts, [PutResult()], 0.0)
     with pytest.raises(ValueError, match="not on its way"):
         batcher.settle(puts, [PutResult()], 0.0)
+
+
+def test_batcher_restoring_keeps_what_it_has_and_puts_it_after():
+    old = [Shelved(1, "old", n, 2, (n, 0, 0)) for n in (4, 5)]
+    batcher = _batcher(load=lambda s: Put("1", b"old", s.epoch, s.bseq, s.n_messages))
+    batcher.queue(1).extend({"T": "t"} for _ in range(3))
+    puts = batcher.next_puts(0.0, wall_ns=1, market_ns=1)
+    batcher.settle(puts, None, 0.0)  # it stays in memory, and is on no disk
+    batcher.restore(old)
+    batcher.restore(old)
+    assert (batcher.unsent, batcher.in_memory) == (7, 3)
+    order, now = [], 0.0
+    while batcher.unsent:
+        now += 10
+        puts = batcher.next_puts(now, wall_ns=1, market_ns=1)
+        order += [(put.epoch, put.bseq) for put in puts]
+        batcher.settle(puts, [PutResult()] * len(puts), now)
+    assert order == [("old", 4), ("old", 5), ("e", 1)]

@@ -1,0 +1,269 @@
+"""Outages, kills and a stream that lost everything, against a stream in memory; exact each time."""
+
+from __future__ import annotations
+
+import random
+import shutil
+
+import pytest
+
+from pipelines import codec
+from pipelines.errors import LakeError
+from pipelines.ingest.alarms import Alarms
+from pipelines.ingest.durable import JournaledBatcher
+from pipelines.ingest.gaps import GapTracker
+from pipelines.ingest.hot import HotBucket
+from pipelines.ingest.journal import Journal
+from pipelines.ingest.progress import Progress
+from pipelines.ingest.state import ProducerState
+from pipelines.kinesis.batching import Batcher
+
+SYMBOLS = ("SPY", "AAPL", "TSLA")
+
+
+def _publish(feed, n, rng=None):
+    rng = rng or random.Random(n)
+    for _ in range(n):
+        feed.publish([feed.trade(rng.choice(SYMBOLS)) for _ in range(10)])
+
+
+def _alarms(stats):
+    return {alarm["alarm"] for alarm in stats["alarms"]}
+
+
+def test_outage_beyond_memory_waits_on_disk_and_drains_in_order(feed, stream, start, balance):
+    running = start(spill_at=100, max_queued=1000)
+    running.streaming()
+    _publish(feed, 5)
+    running.until(lambda s: s["acked"] == 50)
+    stream.down = True
+    _publish(feed, 100)
+    running.until(lambda s: s["error"] is not None)
+    _publish(feed, 100)
+    running.until(lambda s: s["received"] == 2050 and {"spilling", "stream_refuses"} <= _alarms(s))
+    stats = running.producer.stats()
+    assert stats["stalls"] == 0
+    assert stats["spilled"] > 900
+    assert stats["queued"] >= 2000
+    stream.down = False
+    _publish(feed, 20)
+    running.until(lambda s: s["acked"] == 2250)
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+    assert running.producer.stats()["alarms"] == []
+
+
+def test_journal_that_is_full_stops_the_reading_and_says_so(
+    feed, stream, start, balance, monkeypatch
+):
+    monkeypatch.setattr("pipelines.ingest.journal.Journal.has_room", False)
+    stream.down = True
+    running = start(spill_at=100, max_queued=300)
+    running.streaming()
+    _publish(feed, 100)
+    running.until(lambda s: s["stalls"] > 0 and "journal_full" in _alarms(s))
+    assert running.producer.stats()["queued"] < 1000
+    stream.down = False
+    running.until(lambda s: s["acked"] == 1000)
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+
+
+def test_disk_that_takes_nothing_is_an_alarm_and_no_loss(feed, stream, start, balance, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    running = start(spill_at=100)
+    running.streaming()
+    monkeypatch.setattr("pipelines.ingest.journal.Journal._write", fails)
+    _publish(feed, 20)
+    running.until(lambda s: s["acked"] == 200)
+    assert "journal_failed" in _alarms(running.producer.stats())
+    monkeypatch.undo()
+    _publish(feed, 20)
+    running.until(lambda s: s["acked"] == 400 and "journal_failed" not in _alarms(s))
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_with_records_that_were_not_stored_sends_them_first(
+    feed, stream, start, balance, make_config, tmp_path, seed
+):
+    """Killed again and again while the stream is down; the copy is what the disk held then."""
+    rng = random.Random(seed)
+    running = start(spill_at=50)
+    running.streaming()
+    _publish(feed, 20)
+    running.until(lambda s: s["acked"] == 200)
+    for _ in range(3):
+        stream.down = True
+        received = running.producer.stats()["received"] + 300
+        _publish(feed, 10, rng)
+        running.until(lambda s: s["error"] is not None)
+        _publish(feed, 20, rng)
+        running.until(lambda s, n=received: s["spilled"] > 0 and s["received"] == n)
+        copy = tmp_path / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        state = make_config().state_path
+        shutil.copytree(state.parent, copy, ignore=shutil.ignore_patterns("copy"))
+        running.drain(0.01)
+        _publish(feed, 5, rng)  # nobody is there
+        shutil.rmtree(state.with_name(f"{state.stem}-journal"))
+        shutil.copytree(copy, state.parent, dirs_exist_ok=True)
+        stream.down = rng.random() < 0.5
+        running = start(spill_at=50)
+        running.streaming()
+    stream.down = False
+    _publish(feed, 5, rng)
+    running.until(lambda s: s["queued"] == 0)
+    assert running.drain()
+    stored = stream.messages()
+    assert balance(feed.tape, stored) == {}
+    stats = running.producer.stats()
+    assert stats["received"] == stats["acked"]
+    assert stats["acked"] == sum(1 for m in stored if m["T"] not in ("hb", "gap"))
+
+
+class _Lake:
+    """Holds what was in the stream when it was asked to read it."""
+
+    def __init__(self, stream):
+        self._stream = stream
+        self.data = []
+        self.failures = 0
+
+    def read(self):
+        self.data = [put for _, _, put in self._stream.stored]
+
+    def marks(self):
+        if self.failures:
+            self.failures -= 1
+            raise LakeError("the lake is away")
+        held = {}
+        for put in self.data:
+            record = codec.decode_record(put.data)
+            lane = held.setdefault(record.epoch, {})
+            lane[record.bucket] = max(record.bseq, lane.get(record.bucket, 0))
+        return held
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_stream_made_anew_gets_back_what_the_lake_lacks_and_nothing_else(
+    feed, stream, start, balance, restart
+):
+    lake = _Lake(stream)
+    lake.failures = 1
+    running = start(lake=lake)
+    running.streaming()
+    _publish(feed, 20)
+    running.until(lambda s: s["acked"] == 200)
+    lake.read()
+    _publish(feed, 20, random.Random(7))
+    running.until(lambda s: s["acked"] == 400)
+    if restart:
+        assert running.drain()
+    stream.down = True
+    stream.stored, stream.name = [], "memory@2"
+    _publish(feed, 10, random.Random(8))
+    if not restart:
+        running.until(lambda s: s["error"] is not None)  # none is made anew unnoticed
+    stream.down = False
+    if restart:
+        running = start(lake=lake)
+        running.streaming()
+    _publish(feed, 10, random.Random(9))
+    running.until(lambda s: s["replayed_records"] > 0 and s["queued"] == 0)
+    assert running.drain()
+    held = lake.marks()
+    again = [codec.decode_record(put.data) for _, _, put in stream.stored]
+    assert all(r.bseq > held.get(r.epoch, {}).get(r.bucket, 0) for r in again)
+    stream.stored = [("shard-0", 0, put) for put in lake.data] + stream.stored
+    assert balance(feed.tape, stream.messages()) == {}
+    stats = running.producer.stats()
+    assert stats["received"] == stats["acked"]
+    assert "lost_records" not in _alarms(stats)
+
+
+def test_stream_made_anew_and_a_journal_that_lacks_records_says_how_many(feed, stream, start):
+    running = start(journal_max_mb=0)
+    running.streaming()
+    for _ in range(5):
+        _publish(feed, 5)
+        running.until(lambda s: s["queued"] == 0)
+    stream.stored, stream.name, stream.down = [], "memory@2", True
+    _publish(feed, 1)
+    running.until(lambda s: s["error"] is not None)
+    stream.down = False
+    running.until(lambda s: "lost_records" in _alarms(s))
+
+
+def test_one_symbol_with_most_of_the_load_is_an_alarm_and_clean(
+    feed, stream, start, balance, monkeypatch
+):
+    monkeypatch.setattr("pipelines.ingest.hot.WINDOW_S", 0.2)
+    symbols = tuple(f"S{n}" for n in range(12))
+    running = start(symbols=symbols)
+    running.streaming()
+    rng = random.Random(4)
+    for _ in range(30):
+        hot = ["S0"] * 9 + [rng.choice(symbols)]
+        feed.publish([feed.trade(symbol) for symbol in hot for _ in range(4)])  # 1200 messages
+    feed.publish([feed.trade(symbol) for symbol in symbols])
+    running.until(lambda s: s["queued"] == 0)
+    feed.publish([feed.trade("S0")])
+    running.until(lambda s: s["queued"] == 0 and s["acked"] == len(feed.tape))
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+
+
+def test_journal_after_a_full_disk_has_no_hole(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    journal, tracker = Journal(tmp_path, max_bytes=10**7), GapTracker()
+    progress = Progress(ProducerState("old"), epoch="e")
+    batcher = JournaledBatcher(
+        Batcher(
+            epoch="e", sealer=tracker, linger_s=0.04, max_messages=5, max_bytes=10**5,
+            rng=random.Random(1), load=journal.load,
+        ),
+        journal, progress=progress, alarms=Alarms(), spill_at=10, max_queued=100,
+    )  # fmt: skip
+    at = {"wall_ns": 1, "market_ns": 1}
+    for bucket, broken in ((1, False), (1, True), (2, True), (1, True), (1, False), (2, False)):
+        batcher.queue(bucket).extend({"T": "x", "S": str(bucket)} for _ in range(12))
+        with monkeypatch.context() as patch:
+            if broken:
+                patch.setattr(journal, "_write", fails)
+            batcher.next_puts(0.0, **at)
+            batcher.has_room(**at, stuck=True)
+        assert progress.journaled is not broken
+    written = [(e.shelved.bucket, e.shelved.bseq) for e in journal.entries()]
+    assert len(written) == len(set(written)) > 6
+    for bucket in (1, 2):
+        mine = [bseq for b, bseq in written if b == bucket]
+        assert mine == list(range(1, len(mine) + 1))
+    journal.close()
+
+
+def test_hot_bucket_is_over_when_the_load_is_even():
+    alarms = Alarms()
+    hot = HotBucket(alarms)
+    hot.add([(0, 9000), (1, 300), (2, 300), (3, 400)], now_s=0.0)
+    hot.add([(0, 1)], now_s=11.0)
+    assert [a["alarm"] for a in alarms.to_list()] == ["hot_bucket"]
+    hot.add([(0, 900), (1, 800), (2, 800), (3, 400)], now_s=12.0)
+    hot.add([(1, 1)], now_s=22.0)
+    assert alarms.to_list() == []
+
+
+def test_alarm_logs_now_and_then_and_keeps_its_beginning(caplog):
+    now = [0.0]
+    alarms = Alarms(now_s=lambda: now[0])
+    alarms.on("x", "first")
+    since = alarms.to_list()[0]["since_wall_ns"]
+    for now[0] in (1.0, 5.0, 11.0):
+        alarms.on("x", "again")
+    assert [r.getMessage() for r in caplog.records] == ["alarm x: first", "alarm x: again"]
+    assert alarms.to_list() == [{"alarm": "x", "detail": "again", "since_wall_ns": since}]
