@@ -94,6 +94,7 @@ class Revisions:
         self._clock = clock
         self._known = Known(LakeQuery(writer.uri, writer.storage_options), window=WINDOW)
         self._generation = 0
+        self._seen_ns: dict[tuple[str, int], int] = {}  # last correction of a symbol's day
         self._stats: dict[str, Any] = {
             "passes": 0, "looked_at": 0, "revisions": 0, "unknown": 0, "last_pass_ms": None,
         }  # fmt: skip
@@ -158,20 +159,22 @@ class Revisions:
         for symbol in sorted({*dirty.minutes, *dirty.days}):
             last = newest.get(symbol, -1)
             minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
-            done_days = set()
-            for day in sorted(dirty.days.get(symbol, ())):
-                corrected = set(self._known.corrected(symbol, day))
-                minutes |= {m for m in corrected if m <= last}
-                if all(m <= last for m in corrected):
-                    done_days.add(day)
+            for day in sorted(dirty.days.get(symbol, ()), reverse=True):
+                seen_ns = self._seen_ns.get((symbol, day), 0)
+                corrected = self._known.corrected(symbol, day)
+                fresh = {m for m, at_ns in corrected.items() if at_ns > seen_ns}
+                now = {m for m in fresh if m <= last}
+                days = {symbol: {day}} if now == fresh else {}
+                yield _Work(symbol, tuple(sorted(now)), Dirty({symbol: set(now)}, days))
+                minutes -= now
+                if days:  # only now: what a pass cuts short is looked at again
+                    self._seen_ns[symbol, day] = max(corrected.values(), default=0)
             by_day = [tuple(found) for _, found in groupby(sorted(minutes), _day)]
             for found in reversed(by_day):
                 # Of many minutes in a day only so many at once: a pass is bounded.
                 for begin in range(0, len(found), self._limit):
                     some = found[begin : begin + self._limit]
                     yield _Work(symbol, some, Dirty({symbol: set(some)}))
-            if done_days:
-                yield _Work(symbol, (), Dirty({}, {symbol: done_days}))
 
     def _revise(self, work: _Work) -> None:
         if not work.minutes:

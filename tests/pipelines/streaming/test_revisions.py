@@ -308,3 +308,16 @@ def test_what_was_known_at_a_time_stays_readable(market):
     assert known["close"].to_pylist() == [101.0]
     assert query.sql("SELECT close FROM bars_current")["close"].to_pylist() == [105.0]
     assert isinstance(known, pa.Table)
+
+
+def test_second_correction_of_a_day_looks_at_its_own_minute_alone(market):
+    trades = [market.trade(minute, 30, 103.0) for minute in range(3)]
+    for minute, trade in enumerate(trades):
+        market.send(trade, market.bar(minute, [103.0]))
+    market.send(correction(market, trades[0], 102.0))
+    assert market.revisions.run() == 1
+    market.send(correction(market, trades[1], 101.0))
+    assert market.revisions.run() == 1
+    market.send(correction(market, trades[0] | {"i": trades[0]["i"] + 1000}, 101.5))  # of the first
+    assert market.revisions.run() == 1
+    assert [market.closes(m) for m in range(3)] == [[103.0, 102.0, 101.5], [103.0, 101.0], [103.0]]
