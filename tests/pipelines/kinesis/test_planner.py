@@ -9,77 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.errors import DataLoss, StreamError, StreamReplaced
 from pipelines.kinesis import ends, service
-from pipelines.kinesis.begin import Begin, symbolic
 from pipelines.kinesis.ends import Limit
 from pipelines.kinesis.offsets import ranges
-from pipelines.kinesis.planner import BatchPlanner
-from pipelines.kinesis.ranges import read_range
-
-ALL = Limit()
-Doc = dict[str, Any]
+from tests.pipelines.kinesis.query import ALL, Query
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service.time, "sleep", lambda _: None)
-
-
-class Query:
-    """Plays Spark: asks for ends, keeps its log, reads batches, restarts."""
-
-    def __init__(self, client: Any, begin: str = "TRIM_HORIZON", **options: Any) -> None:
-        self.client = client
-        self.options = {"native_time": True, "fetch_size": 50} | options
-        self.begin = Begin.parse(begin)
-        self.log: list[Doc] = [symbolic(self.begin)]
-        self.restart()
-
-    def restart(self) -> None:
-        self.seconds = 0.0
-        self.planner = BatchPlanner(
-            self.client,
-            "s",
-            begin=self.begin,
-            clock_ms=lambda: self.client.now_ms,
-            monotonic=lambda: self.seconds,
-            sleep=self._sleep,
-            **self.options,
-        )
-
-    def _sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    def tick(self, limit: Limit = ALL, *, after_s: float = 1.0) -> list[int]:
-        self.seconds += after_s
-        end = self.planner.plan(self.log[-1], limit)
-        if end == self.log[-1]:
-            return []
-        self.log.append(end)
-        return self.read(len(self.log) - 1)
-
-    def read(self, batch: int) -> list[int]:
-        """The rows of a batch as executors read them, which those at hand must equal."""
-        found = []
-        for part in ranges(self.log[batch - 1], self.log[batch]):
-            pages = read_range(
-                self.client, "s", part, native_time=self.options["native_time"], fetch_size=50,
-                fail_on_data_loss=self.options.get("fail_on_data_loss", True), timeout_s=5,
-            )  # fmt: skip
-            records = [record for page in pages for record in page]
-            assert self.planner.at_hand(part) in (None, records)
-            found += [int(record.sequence) for record in records]
-        return found
-
-    def drain(self, limit: Limit = ALL, *, at_most: int = 500) -> list[int]:
-        found: list[int] = []
-        for _ in range(at_most):
-            before = len(self.log)
-            found += self.tick(limit)
-            if len(self.log) == before:
-                return found
-        raise AssertionError("no end")
+    defaults = service.Gate.__init__.__kwdefaults__ | {"sleep": lambda _: None}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", defaults)
 
 
 def test_plan_of_an_empty_stream_resolves_the_begin_and_then_stands_still(fake: Any) -> None:
@@ -133,9 +72,9 @@ def test_plan_in_a_quiet_stream_reads_each_shard_once(fake: Any) -> None:
 
 
 def _busy(query: Query, fake: Any) -> Iterator[int]:
-    """Twenty batches of half a second at 2,000 records a second."""
+    """Eight batches of half a second at 2,000 records a second."""
     made: list[int] = []
-    for turn in range(20):
+    for turn in range(8):
         for _ in range(10):
             fake.now_ms += 50
             made += fake.put("a", count=100)
@@ -306,117 +245,6 @@ def test_plan_within_a_budget_driver_and_executors_read_no_more_than_it_together
     assert batches >= 60 * reads_per_s / (1 if keep_bytes else 2) - 2
 
 
-def test_plan_while_the_service_throttles_waits_and_continues(
-    fake: Any, refused: Callable[..., Exception]
-) -> None:
-    query = Query(fake)
-    query.tick()
-    made = fake.put("a", count=5)
-    fake.failures = [refused("ProvisionedThroughputExceededException") for _ in range(3)]
-    assert query.tick() == made
-
-
-def test_plan_while_the_service_is_away_ends_no_query(
-    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    query = Query(fake)
-    query.tick()
-    made = fake.put("a", count=5)
-    real, now = service.time.monotonic, [0.0]
-
-    def hurry() -> float:
-        now[0] += 1
-        return real() + now[0]
-
-    monkeypatch.setattr(
-        service.attempt, "__kwdefaults__", service.attempt.__kwdefaults__ | {"clock": hurry}
-    )
-    fake.failures = [refused("InternalFailure", 500) for _ in range(20)]
-    assert query.tick() == []
-    fake.failures = []
-    assert query.tick() == made
-
-
-def test_plan_with_an_expired_iterator_asks_for_another(
-    fake: Any, refused: Callable[..., Exception]
-) -> None:
-    query = Query(fake)
-    query.tick()
-    made = fake.put("a", count=5)
-    fake.failures = [refused("ExpiredIteratorException")]
-    assert query.tick() == made
-
-
-def test_plan_refused_for_good_raises(fake: Any, refused: Callable[..., Exception]) -> None:
-    query = Query(fake)
-    query.tick()
-    fake.failures = [refused("AccessDeniedException")]
-    with pytest.raises(StreamError, match="AccessDenied"):
-        query.tick()
-
-
-def test_plan_of_a_stream_made_anew_fails_by_default(fake: Any) -> None:
-    query = Query(fake)
-    fake.put("a", count=5)
-    query.tick()
-    fake.created_ms += 1
-    with pytest.raises(StreamReplaced, match="made at"):
-        query.tick(after_s=60)
-
-
-def test_plan_of_a_stream_made_anew_begins_anew_when_asked_to(fake: Any) -> None:
-    query = Query(fake, restart_when_replaced=True)
-    fake.put("a", count=5)
-    query.tick()
-    fake.created_ms += 1
-    fake.trim("a", 5)
-    made = fake.put("a", count=3)
-    assert query.tick(after_s=60) == made
-    assert query.tick() == []
-
-
-def test_plan_of_a_shard_forgotten_unread_is_data_loss(fake: Any) -> None:
-    query = Query(fake)
-    fake.put("a", count=5)
-    query.tick()
-    del fake.shards["a"]
-    fake.add_shard("b", "a")
-    query.restart()
-    with pytest.raises(DataLoss, match="a behind after:"):
-        query.tick()
-
-
-def test_plan_of_a_shard_forgotten_unread_goes_on_when_asked_to(fake: Any) -> None:
-    query = Query(fake, fail_on_data_loss=False)
-    fake.put("a", count=5)
-    query.tick()
-    del fake.shards["a"]
-    fake.add_shard("b", "a")
-    made = fake.put("b", count=2)
-    query.restart()
-    assert query.drain() == made
-
-
-def test_read_of_a_trimmed_range_is_data_loss_and_names_what_is_missing(fake: Any) -> None:
-    query = Query(fake)
-    fake.put("a", count=5)
-    query.tick()
-    made = fake.put("a", count=5)
-    query.tick()
-    fake.trim("a", 7)
-    with pytest.raises(DataLoss, match=f"from at:{made[0]} to at:{made[2]} are gone"):
-        query.read(2)
-
-
-def test_read_of_a_range_whose_end_is_gone_is_data_loss(fake: Any) -> None:
-    query = Query(fake)
-    fake.put("a", count=5)
-    query.tick()
-    fake.shards["a"]["records"].pop()
-    with pytest.raises(DataLoss):
-        query.read(1)
-
-
 @pytest.mark.parametrize("native_time", [True, False])
 @pytest.mark.parametrize("limit", [ALL, Limit(records=7)])
 def test_plan_with_available_now_ends_at_the_moment_it_began(
@@ -436,29 +264,3 @@ def test_plan_with_available_now_ends_at_the_moment_it_began(
     assert got == made
     query.restart()
     assert query.tick()[-1] == later[-1]
-
-
-@pytest.mark.parametrize("native_time", [True, False])
-def test_plan_over_a_backlog_that_is_trimmed_meanwhile_hands_on_no_records_and_loss_is_seen(
-    fake: Any, native_time: bool
-) -> None:
-    made = fake.put("a", count=100)
-    query = Query(fake, native_time=native_time)
-    assert query.tick(Limit(records=40)) == made[:40]
-    fake.trim("a", 60)
-    end = query.planner.plan(query.log[-1], Limit(records=40))
-    (part,) = ranges(query.log[-1], end)
-    assert query.planner.at_hand(part) is None
-    query.log.append(end)
-    with pytest.raises(DataLoss, match=f"from after:{made[39]} to at:{made[60]} are gone"):
-        query.read(2)
-
-
-def test_plan_of_a_quiet_shard_whose_last_record_expired_sees_no_loss(fake: Any) -> None:
-    query = Query(fake)
-    first = fake.put("a", count=5)
-    assert query.tick() == first
-    query.tick()
-    fake.trim("a", 5)
-    made = fake.put("a", count=2)
-    assert query.tick() == made

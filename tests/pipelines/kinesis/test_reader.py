@@ -171,9 +171,8 @@ def test_poll_when_one_shard_fails_keeps_what_the_other_gave(
 def test_poll_with_throttling_and_expired_iterators_returns_all(
     fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service.attempt, "__kwdefaults__", {
-        **service.attempt.__kwdefaults__, "sleep": lambda _: None,
-    })  # fmt: skip
+    defaults = service.Gate.__init__.__kwdefaults__ | {"sleep": lambda _: None}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", defaults)
     reader = StreamReader(KinesisConfig(), "s", start="TRIM_HORIZON", client=fake)
     made = fake.put("a", count=2)
     assert [int(r.sequence) for r in reader.poll()] == made

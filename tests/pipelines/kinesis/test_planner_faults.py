@@ -1,0 +1,153 @@
+"""What the driver does when the service fails it or records are gone, in memory."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pipelines.errors import DataLoss, StreamError, StreamReplaced
+from pipelines.kinesis import service
+from pipelines.kinesis.ends import Limit
+from pipelines.kinesis.offsets import ranges
+from tests.pipelines.kinesis.query import Query
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = service.Gate.__init__.__kwdefaults__ | {"sleep": lambda _: None}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", defaults)
+
+
+def test_plan_while_the_service_throttles_waits_and_continues(
+    fake: Any, refused: Callable[..., Exception]
+) -> None:
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    fake.failures = [refused("ProvisionedThroughputExceededException") for _ in range(3)]
+    assert query.tick() == made
+
+
+def test_plan_while_the_service_is_away_ends_no_query(
+    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, passed = time.monotonic, itertools.count()
+    slow = service.Gate.__init__.__kwdefaults__ | {"clock": lambda: real() + next(passed)}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", slow)  # each look: one second
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    fake.failures = [refused("InternalFailure", 500) for _ in range(20)]
+    assert query.tick() == []
+    fake.failures = []
+    assert query.tick() == made
+
+
+def test_plan_with_an_expired_iterator_asks_for_another(
+    fake: Any, refused: Callable[..., Exception]
+) -> None:
+    query = Query(fake)
+    query.tick()
+    made = fake.put("a", count=5)
+    fake.failures = [refused("ExpiredIteratorException")]
+    assert query.tick() == made
+
+
+def test_plan_refused_for_good_raises(fake: Any, refused: Callable[..., Exception]) -> None:
+    query = Query(fake)
+    query.tick()
+    fake.failures = [refused("AccessDeniedException")]
+    with pytest.raises(StreamError, match="AccessDenied"):
+        query.tick()
+
+
+def test_plan_of_a_stream_made_anew_fails_by_default(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    fake.created_ms += 1
+    with pytest.raises(StreamReplaced, match="made at"):
+        query.tick(after_s=60)
+
+
+def test_plan_of_a_stream_made_anew_begins_anew_when_asked_to(fake: Any) -> None:
+    query = Query(fake, restart_when_replaced=True)
+    fake.put("a", count=5)
+    query.tick()
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    assert query.tick(after_s=60) == made
+    assert query.tick() == []
+
+
+def test_plan_of_a_shard_forgotten_unread_is_data_loss(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    del fake.shards["a"]
+    fake.add_shard("b", "a")
+    query.restart()
+    with pytest.raises(DataLoss, match="a behind after:"):
+        query.tick()
+
+
+def test_plan_of_a_shard_forgotten_unread_goes_on_when_asked_to(fake: Any) -> None:
+    query = Query(fake, fail_on_data_loss=False)
+    fake.put("a", count=5)
+    query.tick()
+    del fake.shards["a"]
+    fake.add_shard("b", "a")
+    made = fake.put("b", count=2)
+    query.restart()
+    assert query.drain() == made
+
+
+def test_read_of_a_trimmed_range_is_data_loss_and_names_what_is_missing(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    made = fake.put("a", count=5)
+    query.tick()
+    fake.trim("a", 7)
+    with pytest.raises(DataLoss, match=f"from at:{made[0]} to at:{made[2]} are gone"):
+        query.read(2)
+
+
+def test_read_of_a_range_whose_end_is_gone_is_data_loss(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.tick()
+    fake.shards["a"]["records"].pop()
+    with pytest.raises(DataLoss):
+        query.read(1)
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_over_a_backlog_that_is_trimmed_meanwhile_hands_on_no_records_and_loss_is_seen(
+    fake: Any, native_time: bool
+) -> None:
+    made = fake.put("a", count=100)
+    query = Query(fake, native_time=native_time)
+    assert query.tick(Limit(records=40)) == made[:40]
+    fake.trim("a", 60)
+    end = query.planner.plan(query.log[-1], Limit(records=40))
+    (part,) = ranges(query.log[-1], end)
+    assert query.planner.at_hand(part) is None
+    query.log.append(end)
+    with pytest.raises(DataLoss, match=f"from after:{made[39]} to at:{made[60]} are gone"):
+        query.read(2)
+
+
+def test_plan_of_a_quiet_shard_whose_last_record_expired_sees_no_loss(fake: Any) -> None:
+    query = Query(fake)
+    first = fake.put("a", count=5)
+    assert query.tick() == first
+    query.tick()
+    fake.trim("a", 5)
+    made = fake.put("a", count=2)
+    assert query.tick() == made
