@@ -32,12 +32,15 @@ class StreamingConfig:
             ``unavailable``.
         policy_deadline_s: Longest wait for its answer.
         assumed_spread_bps: ``spread_bps`` of a bar without quotes.
+        lateness_s: Market time after the end of a longer window at which it closes without its
+            last bar.
         history: Bars of the past, for warming up; ``None``: the lake's own.
         history_bars: So many of them for each symbol.
         signals: Whether the signals query runs.
         archive: Whether the archive query runs.
         maintenance_every_s: Interval of the lake's maintenance; 0: none. The first is due after it.
         maintenance: What a pass of it may do.
+        ledger_every_s: Interval at which the ledger is written down; 0: never.
         revisions_every_s: Interval at which corrected, late and backfilled bars are looked at;
             0: never. Needs both queries.
     """
@@ -56,10 +59,12 @@ class StreamingConfig:
     policy_url: str | None = None
     policy_deadline_s: float = 1.0
     assumed_spread_bps: float = 2.0
+    lateness_s: float = 30.0
     history: BarHistory | None = None
     history_bars: int = 512
     signals: bool = True
     archive: bool = True
     maintenance_every_s: float = 3600.0
     maintenance: Limits = field(default_factory=Limits)
+    ledger_every_s: float = 60.0
     revisions_every_s: float = 5.0

@@ -29,6 +29,7 @@ from pipelines.streaming import archive as archive_query
 from pipelines.streaming import signals
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.ledger import LedgerKeeper
 from pipelines.streaming.outbox import Outbox, new_stats
 from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.schemas import ARCHIVE, SIGNALS, checkpoint_of_stream
@@ -74,6 +75,7 @@ class StreamingJob:
         self._maintenance = Maintenance(
             LakeWriter(config.lake_uri, config.storage_options), config.maintenance
         )
+        self._ledger = LedgerKeeper(LakeWriter(config.lake_uri, config.storage_options), self.stats)
         self._revisions: Revisions | None = None
         self._threads: list[threading.Thread] = []
         self._outbox: Outbox | None = None
@@ -89,6 +91,8 @@ class StreamingJob:
             config = self._config = self._of_stream(stream_identity(self._config.kinesis))
             if config.maintenance_every_s:
                 self._maintenance.open()
+            if config.ledger_every_s:
+                self._ledger.open()
             if config.signals:
                 self._outbox = signals.open_outbox(config)
             if config.signals and config.archive and config.revisions_every_s:
@@ -105,6 +109,8 @@ class StreamingJob:
         self._state = "running"
         if config.maintenance_every_s:
             self._beside("maintenance", self._maintenance.run, config.maintenance_every_s)
+        if config.ledger_every_s:
+            self._beside("ledger", self._ledger.write, config.ledger_every_s)
         if self._revisions is not None:
             self._beside("revisions", self._revisions.run, config.revisions_every_s)
         _log.info("running: %s", ", ".join(self._queries))
