@@ -1,19 +1,28 @@
-"""The lake, as the command line asks for it: query it, export from it."""
+"""The lake, as the command line asks for it: query it, export from it, keep evaluations."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import orjson
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from cluster.settings import Settings
+from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError
 from pipelines.lake.export import encode, write_hive
 from pipelines.lake.query import AsOf, LakeQuery
+from pipelines.lake.tables import TABLES, TIME
+from pipelines.lake.writer import LakeWriter
+from rl.registry import ModelRef
 
+EVALUATE = "evaluate"
 FORMATS = ("table", "csv", "json", "parquet")
 
 
@@ -104,3 +113,37 @@ def export(
     data = lake(settings).dataset(name, as_of=as_of(moment))
     rows = write_hive(data, out, partition_by=columns, what=name)
     console.print(f"{rows} rows → {out}")
+
+
+def keep_evaluation(settings: Settings, ref: ModelRef, rows: Mapping[str, Any]) -> None:
+    """Write a backtest down in ``evaluations``.
+
+    Args:
+        settings: The platform.
+        ref: The model that was judged.
+        rows: By policy its metrics: the model's own, and the baselines'.
+
+    Raises:
+        LakeError: The lake cannot be written.
+    """
+    wanted, now_ns = TABLES["evaluations"], wall_ns()
+    at = pa.scalar(now_ns // 1000, pa.timestamp("us")).cast(TIME).as_py()
+    made = []
+    for policy, metrics in rows.items():
+        flat = {k: v for k, v in metrics.items() if k != "baselines"}
+        made.append(
+            {name: metrics.get(name) for name in wanted.schema.names}
+            | {"event_time": at, "date": at.date(), "policy": policy}
+            | {"model_id": ref.id, "model_version": str(ref.version)}
+            | {"payload": orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY).decode()}
+        )
+    writer = LakeWriter(settings.uri("lake"), settings.store_options())
+    generation = writer.open_query(EVALUATE, tables=(wanted.name,))
+    last = writer.last_batch(wanted.name, EVALUATE)
+    writer.commit(
+        wanted.name,
+        pa.Table.from_pylist(made, schema=wanted.schema),
+        query_id=EVALUATE,
+        batch_id=0 if last is None else last + 1,
+        generation=generation,
+    )

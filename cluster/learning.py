@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cluster import health, runtime
+from cluster import health, lake, runtime
 from cluster.settings import Settings
 from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError
@@ -180,6 +180,7 @@ def evaluate_model(settings: Settings, *, model: str | None, console: Console) -
         console.print(f"[dim]{len(market):,} bars that it did not learn from[/]")
     metrics = report(onnx, manifest, market, costs=TrainConfig().env.costs)
     rows: dict[str, Any] = {str(ref): metrics, **metrics["baselines"]}
+    lake.keep_evaluation(settings, ref, rows)
     table = Table(box=None, pad_edge=False, header_style="dim")
     names = ("net_return", "sharpe", "max_drawdown", "trades", "turnover")
     table.add_column("policy")

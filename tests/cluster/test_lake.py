@@ -13,6 +13,7 @@ from cluster import lake
 from cluster.settings import load
 from pipelines.errors import ConfigError, LakeError
 from pipelines.lake.writer import LakeWriter
+from rl.registry import ModelRef
 
 
 @pytest.fixture
@@ -72,3 +73,16 @@ def test_store_options_and_days_are_pairs_and_a_secret_is_not_shown(settings):
     assert "hush" not in str(error.value)
     with pytest.raises(ConfigError, match="RAYTAPE_LAKE_KEEP_DAYS"):
         load(lake_keep_days="bars=soon").keep_days()
+
+
+def test_evaluations_are_kept_with_their_baselines(settings):
+    rows = {
+        "ppo-1:3": {"net_return": 0.1, "trades": 4, "baselines": {}},
+        "hold": {"net_return": 0.0, "sharpe": None},
+    }
+    for _ in range(2):
+        lake.keep_evaluation(settings, ModelRef("ppo-1", 3), rows)
+    found = lake.lake(settings).sql("FROM evaluations ORDER BY event_time, policy DESC").to_pylist()
+    assert [(r["policy"], r["net_return"], r["model_version"]) for r in found] == [
+        ("ppo-1:3", 0.1, "3"), ("hold", 0.0, "3"),
+    ] * 2  # fmt: skip
