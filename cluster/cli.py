@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+aws_app = typer.Typer(help="Kinesis on AWS.", no_args_is_help=True)
+app.add_typer(aws_app, name="aws")
 console = Console(highlight=False)
 
 Replay = Annotated[
@@ -246,6 +248,25 @@ def kill(part: Annotated[str, typer.Argument(help="producer, streaming or feed."
         if handle is None:
             raise PartFailed(f"{part}: no such part runs")
         ray.kill(handle, no_restart=False)
+
+
+@aws_app.command("plan")
+def aws_plan(
+    symbols: Symbols = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(help="Messages a second in busy minutes: of each symbol, or SYMBOL=RATE."),
+    ] = None,
+) -> None:
+    """Say how many shards a list of symbols needs, and why. Asks nobody, makes nothing."""
+    from cluster import aws
+
+    chosen = settings.load(symbols=symbols)
+    rates = aws.rates_of(chosen.symbols, rate or [])
+    made = aws.plan(chosen, rates)
+    console.print(aws.table_of(made, rates))
+    for line in (*aws.remarks(made), aws.create_command(chosen, made)):
+        console.print(line, soft_wrap=True)
 
 
 def _load(**overrides: object) -> Settings:
