@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -130,6 +131,57 @@ def market_report(
 
     for path in write(settings.load(), out=out, real=real or [], sessions=sessions):
         console.print(str(path))
+
+
+@app.command()
+def record(
+    symbols: Symbols = None,
+    channels: Annotated[
+        str | None, typer.Option(help="trades,quotes,bars,… or news (the producer's).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder (default: a new one).")] = None,
+    duration: Annotated[str | None, typer.Option("--for", help="60s, 10m, 6h.")] = None,
+    max_mb: Annotated[int, typer.Option(min=1, help="Disk it may take; the oldest goes.")] = 4096,
+    live: Annotated[bool | None, typer.Option("--live", help="Alpaca itself; needs keys.")] = None,
+) -> None:
+    """Record everything that the feed sends; `up --replay` plays it again."""
+    chosen = _load(symbols=symbols, live=live)
+    from cluster.recording import record as run
+
+    run(
+        chosen, channels=channels, out=out, duration=duration, max_mb=max_mb, console=console,
+    )  # fmt: skip
+
+
+@app.command()
+def tape(
+    path: Annotated[Path, typer.Argument(exists=True, help="A tape: its folder, or one file.")],
+) -> None:
+    """Print a recorded tape as JSON, an entry a line, what it says of itself first."""
+    from pipelines.tape import read_entries, read_header
+
+    for line in chain([read_header(path)], read_entries(path)):
+        sys.stdout.write(orjson.dumps(line).decode() + "\n")
+
+
+@app.command()
+def keys(
+    exchange: Annotated[bool, typer.Option("--exchange", help="Ask our exchange.")] = False,
+) -> None:
+    """Ask Alpaca whether it takes your keys and what your plan allows; shows no secret."""
+    chosen = settings.load(live=not exchange)
+    from cluster.keys import check
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("what", "works", "detail"):
+        table.add_column(column)
+    found = check(chosen)
+    for one in found:
+        colour = "green" if one.verdict == "yes" else "yellow"
+        table.add_row(one.name, f"[{colour}]{one.verdict}[/]", one.detail)
+    console.print(table)
+    if not any(one.verdict == "yes" for one in found):
+        raise typer.Exit(1)
 
 
 @app.command()

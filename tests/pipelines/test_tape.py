@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.codec import TIME_KEYS, encode_msgpack
@@ -54,6 +54,7 @@ _message = st.dictionaries(st.text(), _json).map(
 )
 
 
+@settings(max_examples=25)
 @given(st.lists(st.lists(_message)), st.lists(st.binary(max_size=20)))
 def test_tape_round_trip_gives_back_every_entry(
     tmp_path_factory: pytest.TempPathFactory,

@@ -80,7 +80,8 @@ def _is_whole(tape: list[Message], stored: list[Message]) -> int:
     live = [_plain(m) for m in market if not m.get("bf")]
     for symbol in SYMBOLS:
         mine = [m for m in live if ("S", symbol) in m]
-        assert mine == [p for m in tape if (p := _plain(m)) in set(mine) and m["S"] == symbol]
+        of_tape = [_plain(m) for m in tape if m["S"] == symbol]
+        assert mine == list(filter(set(mine).__contains__, of_tape))
     return len(late)
 
 
