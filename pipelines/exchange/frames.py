@@ -115,7 +115,7 @@ class Batch:
                 # One Timestamp for all: making a new one costs as much as packing a message.
                 stamp, out = msgpack.Timestamp(0, 0), []
                 for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    text = message["t"]
+                    text = message.get("t")
                     message["t"] = stamp
                     stamp.seconds, stamp.nanoseconds = divmod(ns, SECOND_NS)
                     out.append(pack(message))
