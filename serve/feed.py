@@ -194,12 +194,13 @@ class Feed:
             return self._memory.bars_of(memory) if memory else []
 
     async def rows(self, kind: str, symbol: str) -> list[dict[str, Any]]:
-        """Remembered ``signals`` or ``features`` of a symbol, oldest first."""
+        """Remembered ``signals``, ``features`` or ``stats`` of a symbol, oldest first."""
         with self._lock:
             memory = self._memory.symbols.get(symbol)
             if memory is None:
                 return []
-            return list(memory.signals if kind == "signals" else memory.features)
+            kept = {"signals": memory.signals, "stats": memory.stats}
+            return list(kept.get(kind, memory.features))
 
     async def stats(self) -> dict[str, Any]:
         """Counters, latency and the state of both streams."""

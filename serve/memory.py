@@ -32,6 +32,8 @@ from serve.updates import MARKET, Update, UpdateLog
 MAX_MARKS = 10_000
 MAX_ITEM_IDS = 50_000
 MAX_SYMBOLS = 12_000
+MAX_STATS = 60
+"""Rows of statistics kept per symbol."""
 LATENCY_SAMPLES = 2_000
 EARLY = 0.8
 """A conflated update may come this fraction of its interval early: polls are not exactly even."""
@@ -45,7 +47,7 @@ class SymbolMemory:
         max_signals: Signals kept; also feature rows.
     """
 
-    __slots__ = ("bars", "features", "forming", "quote", "signals", "touched", "trade")
+    __slots__ = ("bars", "features", "forming", "quote", "signals", "stats", "touched", "trade")
 
     def __init__(self, *, max_bars: int, max_signals: int) -> None:
         self.trade: dict[str, Any] | None = None
@@ -54,6 +56,7 @@ class SymbolMemory:
         self.bars: deque[dict[str, Any]] = deque(maxlen=max_bars)
         self.features: deque[dict[str, Any]] = deque(maxlen=max_signals)
         self.signals: deque[dict[str, Any]] = deque(maxlen=max_signals)
+        self.stats: deque[dict[str, Any]] = deque(maxlen=MAX_STATS)
         self.touched: set[str] = set()
 
 
@@ -146,7 +149,10 @@ class FeedMemory:
             kind, symbol, event_time, data = (
                 item["kind"], item["symbol"], item["event_time"], item["data"],
             )  # fmt: skip
-            if kind == "bar":
+            if kind == "bar" and data.get("window", "1m") != "1m":
+                key = f"{data['window']}:{event_time}"
+                self._emit("rollups", symbol, key, event_time, {"event_time": event_time, **data})
+            elif kind == "bar":
                 self._close(memory, symbol, {"event_time": event_time, **data})
             elif kind == "features":
                 _keep(memory.features, {"event_time": event_time, **data})
@@ -154,6 +160,9 @@ class FeedMemory:
             elif kind == "signal":
                 _keep(memory.signals, {"event_time": event_time, **data})
                 self._emit("signals", symbol, item["id"], event_time, data)
+            elif kind == "stats":
+                _keep(memory.stats, {"event_time": event_time, **data})
+                self._emit("stats", symbol, event_time, event_time, data)
 
     def set_system(self, system: Mapping[str, Any], *, event_time: str) -> None:
         """Put the state of the platform."""

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 import orjson
 
-CHANNELS = ("trades", "quotes", "bars", "features", "signals", "system")
+CHANNELS = (
+    "trades", "quotes", "bars", "rollups", "features", "signals", "stats", "system",
+)  # fmt: skip
 LATER_CHANNELS = ("anomalies", "portfolio", "alerts")
 """Channels that may be subscribed already; nothing is sent on them yet."""
 MARKET = "*"

@@ -24,8 +24,8 @@ The state is a function of the records alone, in whatever batches they come, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from pipelines import calendar
 from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, FeatureRow
+from pipelines.streaming.derived import LATENESS_NS, Derived, agree, differences
 from pipelines.streaming.spread import SpreadMeter
 
 STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
@@ -57,7 +58,8 @@ _MAX_MINUTES: Final = 512
 _MAX_GAPS: Final = 32
 _STATE_VERSION: Final = 1
 _COUNTERS: Final = (
-    "late_bars", "stand_ins", "mismatches", "duplicates", "late_trades", "backfilled", "skipped",
+    "late_bars", "stand_ins", "compared", "mismatches", "duplicates", "late_trades", "backfilled",
+    "skipped",
 )  # fmt: skip
 
 # No change of last, high or low by the consolidated tape's rules; they count in the volume only.
@@ -96,6 +98,7 @@ class Decidable:
         gap: Whether a declared gap touches one of the last three bars.
         market_ns: Market time of the record that closed it.
         decided: Whether the lake held a decision on it when the symbol began: it was read again.
+        derived: What else follows from it: indicators, roll-ups, statistics; JSON types.
     """
 
     bar: ClosedBar
@@ -103,6 +106,7 @@ class Decidable:
     gap: bool
     market_ns: int
     decided: bool = False
+    derived: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def reason(self) -> str | None:
@@ -122,12 +126,14 @@ class Start:
         decided_ns: Start of the last bar that the lake holds a decision on.
         known_ns: Wall time of that decision: bars up to ``decided_ns`` in records sent before it
             are read again, and decided already.
+        derived: State of a :class:`~pipelines.streaming.derived.Derived` over history.
     """
 
     window: bytes = b""
     starts: tuple[int, ...] = ()
     decided_ns: int = 0
     known_ns: int = 0
+    derived: Sequence[Any] = ()
 
 
 StartOf = Callable[[int], Start]
@@ -148,10 +154,13 @@ class SymbolState:
 
     Args:
         assumed_spread_bps: Spread of a bar without quotes.
+        lateness_ns: Market time that a longer window waits for its last bar.
     """
 
-    def __init__(self, *, assumed_spread_bps: float = 2.0) -> None:
+    def __init__(self, *, assumed_spread_bps: float = 2.0, lateness_ns: int = LATENESS_NS) -> None:
         self._assumed = assumed_spread_bps
+        self._lateness_ns = lateness_ns
+        self._rolled: list[dict[str, Any]] = []
         self._marks: dict[str, int] = {}
         self._market_ns = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
@@ -180,7 +189,13 @@ class SymbolState:
             for op in part.ops:
                 self._apply(op, part, closed)
             self._stand_in(part, closed)
+            self._rolled += self._derived.idle(part.market_ns, pending=self._minutes)
         return closed
+
+    def rolled(self) -> list[dict[str, Any]]:
+        """Roll-ups that closed by time alone since the last call."""
+        rolled, self._rolled = self._rolled, []
+        return rolled
 
     def to_bytes(self) -> bytes:
         """Everything it knows; :meth:`from_bytes` goes on from there."""
@@ -195,12 +210,15 @@ class SymbolState:
                 "minutes": list(self._minutes.items()),
                 "spread": self._spread.state(),
                 "counters": self.counters,
+                "derived": self._derived.state(),
             }
         )
         return len(head).to_bytes(4, "big") + head + self._builder.state()
 
     @classmethod
-    def from_bytes(cls, data: bytes, *, assumed_spread_bps: float = 2.0) -> SymbolState:
+    def from_bytes(
+        cls, data: bytes, *, assumed_spread_bps: float = 2.0, lateness_ns: int = LATENESS_NS
+    ) -> SymbolState:
         """The state that :meth:`to_bytes` wrote.
 
         Raises:
@@ -210,7 +228,7 @@ class SymbolState:
         head = orjson.loads(data[4:size])
         if head["v"] != _STATE_VERSION:
             raise ValueError(f"state of version {head['v']}; this code reads {_STATE_VERSION}")
-        self = cls(assumed_spread_bps=assumed_spread_bps)
+        self = cls(assumed_spread_bps=assumed_spread_bps, lateness_ns=lateness_ns)
         self._marks = dict(head["marks"])
         self._market_ns = head["market_ns"]
         self._starts = head["starts"]
@@ -219,6 +237,7 @@ class SymbolState:
         self._minutes = dict(head["minutes"])
         self._spread.restore(head["spread"])
         self.counters |= head["counters"]
+        self._derived.restore(head.get("derived", ()))  # none: an older version wrote it
         self._builder.restore(data[size:])
         return self
 
@@ -239,6 +258,8 @@ class SymbolState:
         # wall time at which its end was first seen, 0 before]
         self._minutes: dict[int, list[Any]] = {}
         self._spread = SpreadMeter()
+        self._derived = Derived(lateness_ns=self._lateness_ns)
+        self._derived.restore(start.derived)
 
     def _apply(self, op: Sequence[Any], part: Part, closed: list[Decidable]) -> None:
         kind = op[0]
@@ -268,6 +289,7 @@ class SymbolState:
             while len(self._minutes) > _MAX_MINUTES:
                 del self._minutes[min(self._minutes)]
         if in_price:
+            self._derived.trade(ns, price)
             if minute[0] is None:
                 minute[0:4] = price, price, price, price
             else:
@@ -286,12 +308,15 @@ class SymbolState:
         for earlier in sorted(s for s in self._minutes if s < start_ns):
             self._own_bar(earlier, part, closed)
         own = self._minutes.pop(start_ns, None)
+        found = None
         if own is not None and own[0] is not None and self._gapless(start_ns):
-            self.counters["mismatches"] += not _agree(own, op)
+            found = differences(own[:5], op[2:7])
+            self.counters["compared"] += 1
+            self.counters["mismatches"] += not agree(found)
         bar = ClosedBar(
             start_ns, open_, high, low, close, volume, trades, vwap, self._spread.close(start_ns)
         )
-        self._close(bar, part, closed)
+        self._close(bar, part, closed, found)
 
     def _gapless(self, start_ns: int) -> bool:
         end_ns = start_ns + MINUTE_NS
@@ -321,14 +346,21 @@ class SymbolState:
         bar = ClosedBar(start, open_, high, low, close, volume, trades, vwap, spread, "trades")
         self._close(bar, part, closed)
 
-    def _close(self, bar: ClosedBar, part: Part, closed: list[Decidable]) -> None:
+    def _close(
+        self,
+        bar: ClosedBar,
+        part: Part,
+        closed: list[Decidable],
+        found: Mapping[str, float] | None = None,
+    ) -> None:
         self._starts = [*self._starts, bar.start_ns][-GAPPED_BARS:]
         row = self._builder.update(bar)
         begin, end = self._starts[0], bar.start_ns + MINUTE_NS
         self._gaps = [gap for gap in self._gaps if gap[1] > begin]
         gap = any(from_ns < end for from_ns, _ in self._gaps)
         decided = bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns
-        closed.append(Decidable(bar, row, gap, part.market_ns, decided))
+        derived = self._derived.update(bar, closes=self._builder.closes, row=row, differences=found)
+        closed.append(Decidable(bar, row, gap, part.market_ns, decided, derived))
 
 
 def open_ns(from_ns: int, to_ns: int) -> int:
@@ -349,7 +381,3 @@ def _history_end(part: Part) -> int:
     """Market time up to which history is taken: not what the stream is about to bring."""
     first: list[int] = [op[1] for op in part.ops if op[0] == "b"]
     return min([part.market_ns, *first])
-
-
-def _agree(own: Sequence[Any], vendor: Sequence[Any]) -> bool:
-    return all(abs(a - b) <= 1e-6 * abs(b) for a, b in zip(own[:5], vendor[2:7], strict=True))

@@ -1,16 +1,19 @@
 """What becomes of a decision: decide once, commit to the lake, publish what the lake holds.
 
-Rows of the fold in, the tables ``features`` and ``signals`` and the items ``bar``, ``features``
-and ``signal`` out. A batch that the lake holds already, because a driver died between commit and
-checkpoint, is published as it stands there and nobody is asked again. Bars that a query with a
-new checkpoint reads again, and that the lake holds a decision on, are not decided again.
+Rows of the fold in, the tables ``features``, ``signals`` and ``stats`` and the items ``bar``,
+``features``, ``signal`` and ``stats`` out. A batch that the lake holds already, because a driver
+died between commit and checkpoint, is published as it stands there and nobody is asked again. Bars
+that a query with a new checkpoint reads again, and that the lake holds a decision on, are not
+decided again.
+
+Statistics are committed after everything was published: no signal waits for them.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
@@ -20,12 +23,12 @@ import pyarrow as pa
 from pipelines.clock import wall_ns
 from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import FEATURE_SPEC
-from pipelines.lake.files import conform
-from pipelines.lake.tables import SIGNAL_TABLES, TABLES
+from pipelines.lake.tables import SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.rows import derived_items, stats_table, table_of
 from pipelines.streaming.schemas import SIGNALS
 
-_FEATURES, _SIGNALS = SIGNAL_TABLES
+_FEATURES, _SIGNALS, _STATS = SIGNAL_TABLES
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
 _COPIED: Final = (
     "action", "action_id", "confidence", "probabilities", "value", "q_values",
@@ -37,13 +40,15 @@ _log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 Batch = Callable[[bool], Sequence[Row]]
 """Runs the batch's one action; told whether to ask the policy."""
+Indicators = Mapping[tuple[str, int], Mapping[str, float | None]]
 
 
 def new_stats() -> dict[str, Any]:
     """The counters of a query that has done nothing yet."""
     return {
-        "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "mismatches": 0,
-        "duplicates": 0, "late_trades": 0, "backfilled": 0, "skipped": 0, "unavailable": 0,
+        "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "compared": 0,
+        "mismatches": 0, "rollups": 0, "duplicates": 0, "late_trades": 0, "backfilled": 0,
+        "skipped": 0, "unavailable": 0,
         "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
 
@@ -103,8 +108,9 @@ class Outbox:
         held = self._held(query_id, batch_id) if self._may_be_held else None
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
-        bars = _new(self._count([orjson.loads(row["payload"]) for row in rows]), held)
-        committed = ran
+        counted, idle = self._count([orjson.loads(row["payload"]) for row in rows])
+        bars = _new(counted, held)
+        committed = published = ran
         if bars:
             known_ns = self._clock()
             tables = {_FEATURES: features_table(bars, known_ns=known_ns)}
@@ -113,17 +119,24 @@ class Outbox:
                 tables[_SIGNALS] = signals_table(answers, known_ns=known_ns)
             self._commit(tables, query_id, batch_id)
             if self._may_be_held:  # what was there already wins over what was just computed
-                for name in SIGNAL_TABLES:
+                for name in (_FEATURES, _SIGNALS):
                     found = self._writer.read_batch(name, query_id, batch_id)
                     tables[name] = found if found is not None else tables[name]
             committed = time.perf_counter()
-            self._publish(tables)
+            self._publish(tables, [*bars, *idle])
+            published = time.perf_counter()
+            self._commit({_STATS: stats_table(bars, known_ns=known_ns)}, query_id, batch_id)
+        elif idle:
+            self._publish_derived(idle)
         self._may_be_held = False
         ended = time.perf_counter()
         self._stats["batches"] += 1
         self._stats["last_batch_ms"] = (ended - started) * 1000
         if bars:
-            phases = {"run": ran - started, "commit": committed - ran, "publish": ended - committed}
+            phases = {
+                "run": ran - started, "commit": committed - ran,
+                "publish": published - committed, "stats": ended - published,
+            }  # fmt: skip
             self._stats["last_phases_ms"] = {k: round(v * 1000, 1) for k, v in phases.items()}
 
     def stats(self) -> dict[str, Any]:
@@ -151,8 +164,11 @@ class Outbox:
         for future in [self._pool.submit(commit, name) for name in tables]:
             future.result()
 
-    def _publish(self, tables: Mapping[str, pa.Table]) -> None:
-        self._sink.put_items(list(items_of(tables[_FEATURES], tables[_SIGNALS])))
+    def _publish(
+        self, tables: Mapping[str, pa.Table], payloads: Sequence[Mapping[str, Any]]
+    ) -> None:
+        items = items_of(tables[_FEATURES], tables[_SIGNALS], indicators_of(payloads))
+        self._publish_derived(payloads, before=items)
         signals = tables[_SIGNALS]
         reasons = signals["reason"].to_pylist()
         self._stats["bars"] += tables[_FEATURES].num_rows
@@ -161,16 +177,26 @@ class Outbox:
         last_ns = max(tables[_FEATURES]["event_time_ns"].to_pylist())
         self._stats["last_event_time"] = format_time_ns(last_ns)
 
-    def _count(self, payloads: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Add up the counters; the payloads that are bars."""
-        bars = []
+    def _publish_derived(
+        self, payloads: Sequence[Mapping[str, Any]], *, before: Iterable[Mapping[str, Any]] = ()
+    ) -> None:
+        self._sink.put_items([*before, *derived_items(payloads)])
+        self._stats["rollups"] += sum(len(payload.get("rollups", ())) for payload in payloads)
+
+    def _count(
+        self, payloads: Sequence[Mapping[str, Any]]
+    ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+        """Add up the counters; the payloads that are bars, and those of roll-ups alone."""
+        bars, idle = [], []
         for payload in payloads:
             if "bar" in payload:
                 bars.append(payload)
+            elif "rollups" in payload:
+                idle.append(payload)
             else:
                 for name, more in payload["counters"].items():
                     self._stats[name] += more
-        return bars
+        return bars, idle
 
 
 def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mapping[str, Any]]:
@@ -201,7 +227,7 @@ def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Ta
                 "known_at": known_ns // 1000,
             }
         )
-    return _table(_FEATURES, rows)
+    return table_of(_FEATURES, rows)
 
 
 def signals_table(answers: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:
@@ -225,11 +251,29 @@ def signals_table(answers: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.
                 "payload": orjson.dumps(answer).decode(),
             }
         )
-    return _table(_SIGNALS, rows)
+    return table_of(_SIGNALS, rows)
 
 
-def items_of(features: pa.Table, signals: pa.Table) -> Iterator[dict[str, Any]]:
-    """The items of committed rows, in order of time for each symbol: bar, features, signal."""
+def indicators_of(payloads: Sequence[Mapping[str, Any]]) -> Indicators:
+    """The indicators of bars, by symbol and start."""
+    return {
+        (payload["symbol"], parse_time_ns(payload["event_time"])): payload["indicators"]
+        for payload in payloads
+        if "indicators" in payload
+    }
+
+
+def items_of(
+    features: pa.Table, signals: pa.Table, indicators: Indicators | None = None
+) -> Iterator[dict[str, Any]]:
+    """The items of committed rows, in order of time for each symbol: bar, features, signal.
+
+    Args:
+        features: Rows of ``features``.
+        signals: Rows of ``signals``.
+        indicators: What goes with the features; ``None`` of a bar that has none.
+    """
+    found = indicators or {}
     decided = {(row["symbol"], row["event_time_ns"]): row for row in signals.to_pylist()}
     for row in sorted(features.to_pylist(), key=lambda r: (r["event_time_ns"], r["symbol"])):
         about = {
@@ -244,21 +288,10 @@ def items_of(features: pa.Table, signals: pa.Table) -> Iterator[dict[str, Any]]:
             data={
                 "values": {name: row[name] for name in FEATURE_SPEC.names},
                 **{name: row[name] for name in ("fingerprint", "warm", "spread_assumed", "gap")},
+                "indicators": found.get((row["symbol"], row["event_time_ns"])),
             },
         )
         signal = decided.get((row["symbol"], row["event_time_ns"]))
         if signal is not None:
             model = f"{signal['model_id']}:{signal['model_version']}" if signal["model_id"] else ""
             yield item("signal", **about, data=orjson.loads(signal["payload"]), model=model)
-
-
-def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    wanted = TABLES[name]
-    columns = {
-        field.name: pa.array(
-            [row[field.name] for row in rows],
-            pa.int64() if pa.types.is_timestamp(field.type) else field.type,
-        ).cast(field.type)
-        for field in wanted.file_schema
-    }
-    return conform(wanted, pa.table(columns))

@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.errors import LakeError
+from pipelines.events import SECOND_NS
 from pipelines.kinesis.source import source_options
 from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.query import LakeQuery
@@ -25,6 +26,7 @@ from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.ask import PolicyClient
 from pipelines.streaming.bars import Decidable, SymbolState
 from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.derived import LATENESS_NS
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
@@ -52,16 +54,21 @@ _log = logging.getLogger(__name__)
 class Fold:
     """Folds a symbol's rows of a batch into its state (for ``applyInPandasWithState``).
 
-    Yields a row for each closed bar, its payload as JSON; and one with the counters that moved.
+    Yields a row for each closed bar, its payload as JSON; one with the roll-ups that closed by time
+    alone; and one with the counters that moved.
 
     Args:
         warmup: Where new symbols begin.
         assumed_spread_bps: Spread of a bar without quotes.
+        lateness_ns: Market time that a longer window waits for its last bar.
     """
 
-    def __init__(self, warmup: Warmup, *, assumed_spread_bps: float) -> None:
+    def __init__(
+        self, warmup: Warmup, *, assumed_spread_bps: float, lateness_ns: int = LATENESS_NS
+    ) -> None:
         self._loader = warmup.loader()
         self._assumed = assumed_spread_bps
+        self._lateness_ns = lateness_ns
 
     def __call__(
         self, key: tuple[str], frames: Iterable[pd.DataFrame], state: GroupState
@@ -88,12 +95,16 @@ class Fold:
     ) -> tuple[list[str], bytes]:
         """The same without Spark: payloads and the new state."""
         if data is None:
-            state = SymbolState(assumed_spread_bps=self._assumed)
+            state = SymbolState(assumed_spread_bps=self._assumed, lateness_ns=self._lateness_ns)
         else:
-            state = SymbolState.from_bytes(bytes(data), assumed_spread_bps=self._assumed)
+            state = SymbolState.from_bytes(
+                bytes(data), assumed_spread_bps=self._assumed, lateness_ns=self._lateness_ns
+            )
         before = dict(state.counters)
         closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
         payloads = [payload_of(symbol, bar) for bar in closed]
+        if rolled := state.rolled():
+            payloads.append({"symbol": symbol, "rollups": rolled})
         moved = {k: v - before[k] for k, v in state.counters.items() if v != before[k]}
         if moved:
             payloads.append({"symbol": symbol, "counters": moved})
@@ -207,7 +218,11 @@ def start(
         startingPosition=config.starting_position,
         maxBytesPerBatch=config.signals_max_bytes,
     )
-    fold = Fold(warmup, assumed_spread_bps=config.assumed_spread_bps)
+    fold = Fold(
+        warmup,
+        assumed_spread_bps=config.assumed_spread_bps,
+        lateness_ns=int(config.lateness_s * SECOND_NS),
+    )
     ask = Ask(config.policy_url, config.policy_deadline_s)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
     return (
@@ -239,4 +254,5 @@ def payload_of(symbol: str, closed: Decidable) -> dict[str, Any]:
         "reason": closed.reason,
         "market_ns": closed.market_ns,
         "decided": closed.decided,
+        **closed.derived,
     }

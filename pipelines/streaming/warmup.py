@@ -23,6 +23,7 @@ from pipelines.lake.query import LakeHistory, LakeQuery
 from pipelines.ports import BarHistory
 from pipelines.retry import delays
 from pipelines.streaming.bars import GAPPED_BARS, Start
+from pipelines.streaming.derived import Derived
 
 MAX_HOLE_NS = 10 * DAY_NS
 """Time without a bar that no market has, holidays included."""
@@ -84,21 +85,28 @@ class StartLoader:
         except RaytapeError as error:
             _log.error("%s begins cold, no history: %s", symbol, error)
             found = []
-        builder = FeatureBuilder()
+        builder, derived = FeatureBuilder(), Derived()
         starts: list[int] = []
         for message in found[-self._warmup.bars :]:
             bar = ClosedBar.from_message(message)
             if bar.start_ns + MINUTE_NS > before_ns or (starts and bar.start_ns <= starts[-1]):
                 continue
             if starts and bar.start_ns - starts[-1] > MAX_HOLE_NS:
-                builder, starts = FeatureBuilder(), []
+                builder, derived, starts = FeatureBuilder(), Derived(), []
             builder.push(bar)
+            derived.push(bar)
             starts.append(bar.start_ns)
         if starts and before_ns - starts[-1] > MAX_HOLE_NS:
             _log.info("%s begins cold, history ended long before: %s", symbol, starts[-1])
-            builder, starts = FeatureBuilder(), []
+            builder, derived, starts = FeatureBuilder(), Derived(), []
         decided_ns, known_ns = self._warmup.decided.get(symbol, (0, 0))
-        return Start(builder.state(), tuple(starts[-GAPPED_BARS:]), decided_ns, known_ns)
+        return Start(
+            window=builder.state(),
+            starts=tuple(starts[-GAPPED_BARS:]),
+            decided_ns=decided_ns,
+            known_ns=known_ns,
+            derived=derived.state() if starts else (),
+        )
 
     def _bars(self, symbol: str, before_ns: int) -> Sequence[Mapping[str, Any]]:
         if self._before_ns == before_ns and symbol in self._fetched:

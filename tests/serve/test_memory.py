@@ -129,3 +129,20 @@ def test_resuming_anywhere_gives_the_same_end_as_reading_all(keys: list[int], bo
         seen = {u[1:4]: u.data for u in memory.log.all()}
         assert resumed == seen
     assert len(seen) <= bound
+
+
+def test_bar_of_a_longer_window_is_told_apart_from_the_minutes() -> None:
+    memory = FeedMemory()
+    memory.apply_record(record(bar(i=0, close=100.5)))
+    data = {"close": 7.0, "window": "5m"}
+    rolled = item("bar", symbol="SPY", event_time=minute(0), data=data, model="5m")
+    memory.apply_items([rolled, rolled])
+    assert [b["close"] for b in memory.symbols["SPY"].bars] == [100.5]
+    assert updates(memory, "rollups") == [{"event_time": minute(0), **data}]
+
+
+def test_statistics_are_kept_and_told() -> None:
+    memory = FeedMemory()
+    memory.apply_items([item("stats", symbol="SPY", event_time=minute(0), data={"count": 3})])
+    assert list(memory.symbols["SPY"].stats) == [{"event_time": minute(0), "count": 3}]
+    assert updates(memory, "stats") == [{"count": 3}]

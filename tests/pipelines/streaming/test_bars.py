@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 
@@ -18,6 +19,7 @@ from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.streaming.bars import Part, Start, SymbolState, op_of_trade
+from pipelines.streaming.derived import Derived
 from pipelines.streaming.reduce import add
 
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
@@ -155,6 +157,66 @@ def test_vendor_bar_of_a_minute_with_a_gap_is_not_compared():
     assert state.counters["mismatches"] == 1
 
 
+def test_bar_brings_how_far_our_own_lies_from_the_vendors():
+    stream = parts((1, [trade(1, 10.0, 6)]), (61, [bar(0)]), (121, [bar(1)]))
+    compared, alone = (c.derived["stats"]["own_bar"] for c in fold(stream))
+    assert compared["agrees"] is False
+    assert compared["differences"] == {
+        "open": 0.0, "high": 0.0, "low": 0.0, "close": 0.0, "volume": pytest.approx(0.2),
+    }  # fmt: skip
+    assert alone["agrees"] is alone["differences"] is None
+
+
+def test_bar_brings_the_statistics_of_the_trades_that_make_a_price():
+    stream = parts(
+        (1, [trade(1, 10.0), trade(2, 12.0), trade(3, 99.0, conditions=["I"])]), (61, [bar(0)]),
+    )  # fmt: skip
+    (closed,) = fold(stream)
+    stats = closed.derived["stats"]
+    assert (stats["count"], stats["min"], stats["max"], stats["mean"]) == (2, 10.0, 12.0, 11.0)
+    assert stats["sliding"]["5m"]["bars"] == 1
+
+
+def test_first_bar_after_history_has_its_indicators():
+    derived = Derived()
+    for m in range(-300, 0):
+        close = 10 + (m % 7) / 100
+        derived.push(ClosedBar(T0 + m * MINUTE_NS, close, close, close, close, 5))
+    start = replace(history(300), derived=derived.state())
+    (closed,) = fold(parts((60.5, [bar(0)])), start_of=lambda _: start)
+    assert None not in closed.derived["indicators"].values()
+
+
+def test_window_without_its_last_minute_closes_by_time_once_no_minute_waits():
+    state = SymbolState(lateness_ns=30 * SECOND_NS)
+    stream = parts(
+        (60, [bar(0)]), (239, [trade(239)]), (329, []), (330, []), (334, []), (335.1, []),
+    )  # fmt: skip
+    closed = []
+    for part in stream[:-2]:
+        closed += fold([part], state)
+        assert state.rolled() == []
+    closed += fold(stream[-2:], state)  # our own bar stands in first
+    assert [c.bar.source for c in closed] == ["vendor", "trades"]
+    (five,) = state.rolled()
+    assert (five["bar"]["window"], five["event_time"]) == ("5m", "2011-01-03T14:30:00Z")
+    assert five["bar"]["volume"] == 10.0
+    assert state.rolled() == []
+
+
+def test_state_of_an_older_version_goes_on_without_what_it_lacks():
+    state = SymbolState()
+    fold(parts((60, [bar(0)])), state)
+    data = state.to_bytes()
+    size = 4 + int.from_bytes(data[:4], "big")
+    head = orjson.loads(data[4:size])
+    del head["derived"]
+    text = orjson.dumps(head)
+    again = SymbolState.from_bytes(len(text).to_bytes(4, "big") + text + data[size:])
+    later = [Part("run-1", 9, 10**18, T0 + 121 * SECOND_NS, [bar(1)])]
+    assert fold(later, again)[0].derived["stats"]["count"] == 0
+
+
 def test_real_exchange_bars_agree_with_our_own():
     market = SyntheticMarket(DEFAULT_SYMBOLS, seed=7, start_date=date(2025, 1, 2))
     sessions = remaining(market.playable(), after_ns=None, max_minutes=10)
@@ -171,6 +233,8 @@ def test_real_exchange_bars_agree_with_our_own():
                 fold([Part(*part) for part in found], states.setdefault(symbol, SymbolState()))
                 compared += message["T"] == "b"
     assert compared == 200
+    assert sum(state.counters["compared"] for state in states.values()) == 200
+    assert max(len(state.to_bytes()) for state in states.values()) < 8_000
     assert sum(state.counters["mismatches"] for state in states.values()) == 0
 
 

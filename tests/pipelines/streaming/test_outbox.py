@@ -125,7 +125,7 @@ def test_take_commits_and_publishes_each_bar_with_features_and_signal(
     assert features["data"] == {
         "values": {**dict.fromkeys(FEATURE_SPEC.names), "spread_bps": 0.7},
         "fingerprint": FEATURE_SPEC.fingerprint, "warm": False, "spread_assumed": False,
-        "gap": False,
+        "gap": False, "indicators": None,
     }  # fmt: skip
     assert signal["id"] == "signal:SPY:2011-01-03T14:30:00Z:0:ppo-1:3"
     assert signal["data"] == orjson.loads(policy.run(True)[0]["signal"]) | {"value": 1.0}
@@ -135,6 +135,59 @@ def test_take_commits_and_publishes_each_bar_with_features_and_signal(
     stats = outbox.stats()
     assert (stats["bars"], stats["signals"], stats["late_bars"]) == (4, 4, 2)
     assert stats["last_event_time"] == "2011-01-03T14:31:00Z"
+
+
+def _derived(minute: int) -> dict[str, Any]:
+    """What the fold says beside a bar."""
+    rolled = {
+        "event_time": "2011-01-03T14:30:00Z", "revision": 0,
+        "bar": {"close": 2.0, "window": "5m"},
+    }  # fmt: skip
+    stats = {
+        "count": 3, "min": 1.0, "max": 2.0, "mean": 1.5, "variance": 0.25, "std": 0.5,
+        "session": "2011-01-03T05:00:00Z",
+    }  # fmt: skip
+    return {
+        "indicators": {"sma_5": 1.0 + minute},
+        "rollups": [rolled] if minute else [],
+        "stats": stats,
+    }
+
+
+def test_take_publishes_and_stores_what_follows_from_the_bars(new_outbox, sink, tmp_path):
+    def run(ask: bool) -> list[dict[str, Any]]:
+        rows = Policy().run(ask)
+        for i, row in enumerate(rows[:4]):
+            payload = orjson.loads(row["payload"]) | _derived(i % 2)
+            row["payload"] = orjson.dumps(payload).decode()
+        idle = {"symbol": "SPY", "rollups": _derived(1)["rollups"]}
+        return [*rows, {"symbol": "SPY", "payload": orjson.dumps(idle).decode(), "signal": None}]
+
+    outbox = new_outbox()
+    outbox.take(run, query_id=QUERY, batch_id=0)
+    found = {item["id"]: item["data"] for item in sink.items}
+    assert found["features:QQQ:2011-01-03T14:31:00Z:0"]["indicators"] == {"sma_5": 2.0}
+    assert found["bar:QQQ:2011-01-03T14:30:00Z:0:5m"] == {"close": 2.0, "window": "5m"}
+    assert found["bar:QQQ:2011-01-03T14:30:00Z:0"]["source"] == "vendor"  # of the minute
+    assert found["stats:SPY:2011-01-03T14:31:00Z:0"]["std"] == 0.5
+    assert outbox.stats()["rollups"] == 3
+    rows = lake(tmp_path, "SELECT symbol, span, count, std, payload FROM stats ORDER BY ALL")
+    assert [row["symbol"] for row in rows] == ["QQQ", "QQQ", "SPY", "SPY"]
+    assert rows[0] | {"symbol": ""} == {
+        "symbol": "", "span": "session", "count": 3, "std": 0.5,
+        "payload": '{"session":"2011-01-03T05:00:00Z"}',
+    }  # fmt: skip
+    first = list(sink.items)
+    new_outbox().take(run, query_id=QUERY, batch_id=0)
+    assert sink.items == first * 2
+    assert lake(tmp_path, "SELECT count(*) AS n FROM stats") == [{"n": 4}]
+
+
+def test_take_without_bars_publishes_roll_ups_that_closed_by_time(new_outbox, sink):
+    idle = {"symbol": "SPY", "rollups": _derived(1)["rollups"]}
+    row = {"symbol": "SPY", "payload": orjson.dumps(idle).decode(), "signal": None}
+    new_outbox().take(lambda ask: [row], query_id=QUERY, batch_id=0)
+    assert [item["id"] for item in sink.items] == ["bar:SPY:2011-01-03T14:30:00Z:0:5m"]
 
 
 def test_take_of_a_held_batch_publishes_the_same_and_asks_nobody(new_outbox, policy, sink):

@@ -218,10 +218,16 @@ def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_fe
     }
     assert len(items) > len(by_id)  # the replayed batch was published again
     assert on_stream == in_lake
-    assert len(by_id) == 3 * len(in_lake)
+    rolled = [i for i in by_id.values() if i["kind"] == "bar" and "window" in i["data"]]
+    assert [i["data"]["window"] for i in rolled] == ["5m"] * 2 * len(SYMBOLS)
+    assert len(by_id) == 4 * len(in_lake) + len(rolled)  # bar, features, signal, stats
     for symbol in SYMBOLS:
-        times = [i["event_time"] for i in by_id.values() if i["symbol"] == symbol]
-        assert times == sorted(times)
+        ours = [i for i in by_id.values() if i["symbol"] == symbol and i not in rolled]
+        for kind in ("bar", "features", "signal", "stats"):
+            times = [i["event_time"] for i in ours if i["kind"] == kind]
+            assert times == sorted(times)
+    indicators = [i["data"]["indicators"] for i in by_id.values() if i["kind"] == "features"]
+    assert all(found["sma_60"] is not None for found in indicators)  # warm from history
     assert Policy.asked > asked
 
 
