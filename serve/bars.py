@@ -6,16 +6,11 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from pipelines.events import MINUTE_NS, SECOND_NS, format_time_ns, parse_time_ns
+from pipelines.events import format_time_ns, parse_time_ns
+from pipelines.features.rollup import window_start_ns
 
-WINDOW_MINUTES = {"1m": 1, "5m": 5, "15m": 15, "1h": 60, "1d": 960}
-"""Minutes that a window may hold; a day's extended hours are 16."""
-NEW_YORK = ZoneInfo("America/New_York")
 Row = dict[str, Any]
 GapKey = tuple[int, str, int]
 """A gap in its listing's order: its end, its symbol, its start (-1: unknown)."""
@@ -23,39 +18,6 @@ GapKey = tuple[int, str, int]
 
 class BadCursor(ValueError):
     """A cursor that this API never gave."""
-
-
-@lru_cache(maxsize=4096)
-def _day_start_ns(hour: int) -> int:
-    local = datetime.fromtimestamp(hour * 3600, UTC).astimezone(NEW_YORK)
-    midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
-    return int(midnight.timestamp()) * SECOND_NS
-
-
-def window_start_ns(ns: int, window: str) -> int:
-    """Start of the window that a moment lies in; days begin at midnight in New York.
-
-    >>> format_time_ns(window_start_ns(parse_time_ns("2024-07-05T13:37:00Z"), "15m"))
-    '2024-07-05T13:30:00Z'
-    >>> format_time_ns(window_start_ns(parse_time_ns("2024-07-05T13:37:00Z"), "1d"))
-    '2024-07-05T04:00:00Z'
-    """
-    if window == "1d":
-        return _day_start_ns(ns // (3600 * SECOND_NS))
-    span = WINDOW_MINUTES[window] * MINUTE_NS
-    return ns // span * span
-
-
-def window_end_ns(ns: int, window: str) -> int:
-    """End of the window that a moment lies in, which is the start of the next.
-
-    >>> format_time_ns(window_end_ns(parse_time_ns("2024-11-03T12:00:00Z"), "1d"))  # of 25 hours
-    '2024-11-04T05:00:00Z'
-    """
-    start = window_start_ns(ns, window)
-    if window == "1d":
-        return window_start_ns(start + 36 * 3600 * SECOND_NS, window)
-    return start + WINDOW_MINUTES[window] * MINUTE_NS
 
 
 def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
@@ -100,6 +62,43 @@ def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
         if bar.get("source") != row.get("source"):
             row["source"] = "trades"
     return out
+
+
+def join(older: Sequence[Mapping[str, Any]], newer: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """Bars of one window of two sources, oldest first, none of whose minutes is in both.
+
+    The last of the older and the first of the newer may be two parts of one bar.
+
+    >>> part = {"event_time": "2024-07-05T13:30:00Z", "open": 1, "high": 3, "low": 1, "close": 2,
+    ...         "volume": 10, "vwap": 2.0, "window": "5m", "source": "vendor"}
+    >>> (bar,) = join([part], [{**part, "high": 9, "close": 5, "vwap": 4.0}])
+    >>> bar["open"], bar["high"], bar["close"], bar["volume"], bar["vwap"]
+    (1, 9, 5, 20, 3.0)
+    """
+    rows = [dict(row) for row in older]
+    for row in newer:
+        if rows and rows[-1]["event_time"] == row["event_time"]:
+            rows[-1] = _whole(rows[-1], row)
+        else:
+            rows.append(dict(row))
+    return rows
+
+
+def _whole(first: Mapping[str, Any], then: Mapping[str, Any]) -> Row:
+    volume = first["volume"] + then["volume"]
+    paid = sum((part.get("vwap") or part["close"]) * part["volume"] for part in (first, then))
+    counts = [part.get("trade_count") for part in (first, then)]
+    known = [count for count in counts if count is not None]
+    return {
+        **then,
+        "open": first["open"],
+        "high": max(first["high"], then["high"]),
+        "low": min(first["low"], then["low"]),
+        "volume": volume,
+        "trade_count": sum(known) if known else None,
+        "vwap": paid / volume if volume else None,
+        "source": first["source"] if first["source"] == then["source"] else "trades",
+    }
 
 
 def merge(older: Sequence[Mapping[str, Any]], newer: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import orjson
+
+from pipelines.events import MINUTE_NS, format_time_ns
+from pipelines.features import indicators
+from pipelines.features.rollup import WINDOWS
+from pipelines.features.spec import WINDOW
 from pipelines.lake.query import LakeQuery
 from serve.bars import GapKey, bar_of_lake
 
@@ -15,6 +22,28 @@ _GAPS = """
            AND (symbol, coalesce(from_ns, -1)) > ($after_symbol, $after_from)))
     GROUP BY symbol, from_ns, to_ns
     ORDER BY to_ns DESC, symbol, coalesce(from_ns, -1) LIMIT $limit
+"""
+_ROLLED = """
+    SELECT start_ns, arg_min(open, event_time_ns) AS open, max(high) AS high, min(low) AS low,
+           arg_max(close, event_time_ns) AS close, sum(volume) AS volume,
+           sum(trade_count)::BIGINT AS trade_count,
+           sum(coalesce(vwap, close) * volume) / nullif(sum(volume), 0) AS vwap,
+           bool_and(source = 'vendor') AS vendor
+    FROM (
+        SELECT *, CASE WHEN $span_ns = 0
+            THEN epoch_ns(date_trunc('day', event_time AT TIME ZONE 'America/New_York')
+                          AT TIME ZONE 'America/New_York')
+            ELSE event_time_ns // greatest($span_ns, 1) * $span_ns END AS start_ns
+        FROM bars_current
+        WHERE symbol = $symbol AND event_time_ns <= $last_ns AND date <= $last_day::DATE
+          AND event_time_ns >= $first_ns AND date >= $first_day::DATE
+    ) GROUP BY start_ns ORDER BY start_ns DESC LIMIT $limit
+"""
+_STATS = """
+    SELECT * FROM stats
+    WHERE symbol = $symbol AND event_time_ns < $before_ns AND date <= $last_day::DATE
+    QUALIFY row_number() OVER (PARTITION BY event_time_ns ORDER BY known_at) = 1
+    ORDER BY event_time_ns DESC LIMIT $limit
 """
 _FAR_NS = 2**62
 
@@ -34,6 +63,83 @@ class ServedLake:
         """Closed minute bars that ended at or before a market time, oldest first."""
         rows = self._query.recent_bars(symbol, limit=limit, before_ns=before_ns)
         return [bar_of_lake(row) for row in rows]
+
+    def rolled(
+        self,
+        symbol: str,
+        window: str,
+        *,
+        limit: int,
+        before_ns: int | None = None,
+        start_ns: int | None = None,
+    ) -> list[dict[str, Any]]:
+        """The newest bars of a longer window, oldest first.
+
+        Args:
+            symbol: Its symbol.
+            window: One of :data:`~pipelines.features.rollup.WINDOWS`.
+            limit: At most so many.
+            before_ns: Only minutes that ended at or before this market time.
+            start_ns: Only minutes that begin at it or later.
+        """
+        last_ns = _FAR_NS if before_ns is None else before_ns - MINUTE_NS
+        parameters = {
+            "symbol": symbol,
+            "span_ns": 0 if window == "1d" else WINDOWS[window] * MINUTE_NS,
+            "last_ns": last_ns,
+            "last_day": format_time_ns(last_ns)[:10],
+            "first_ns": start_ns or 0,
+            "first_day": format_time_ns(start_ns or 0)[:10],
+            "limit": limit,
+        }
+        rows = self._query.sql(_ROLLED, parameters).to_pylist()
+        return [
+            {
+                "event_time": format_time_ns(row["start_ns"]),
+                **{name: row[name] for name in ("open", "high", "low", "close", "volume")},
+                "trade_count": row["trade_count"],
+                "vwap": row["vwap"],
+                "source": "vendor" if row["vendor"] else "trades",
+                "forming": False,
+                "window": window,
+            }
+            for row in reversed(rows)
+        ]
+
+    def indicators(self, symbol: str, *, limit: int, before_ns: int | None) -> list[dict[str, Any]]:
+        """Indicators of the last closed bars, oldest first, computed from the bars as they are."""
+        rows = self._query.recent_bars(symbol, limit=limit + WINDOW, before_ns=before_ns)
+        if not rows:
+            return []
+        columns = {name: [row[name] for row in rows] for name in ("high", "low", "close", "volume")}
+        vwap = np.array([np.nan if row["vwap"] is None else row["vwap"] for row in rows])
+        starts = [row["event_time_ns"] for row in rows]
+        found = indicators.batch(start_ns=starts, **columns, vwap=vwap)
+        return [
+            {"event_time": format_time_ns(starts[at]), **indicators.row_at(found, at)}
+            for at in range(max(0, len(rows) - limit), len(rows))
+        ]
+
+    def stats(self, symbol: str, *, limit: int, before_ns: int | None) -> list[dict[str, Any]]:
+        """Running statistics at the last bars that began before a market time, oldest first."""
+        before_ns = _FAR_NS if before_ns is None else before_ns
+        rows = self._query.sql(
+            _STATS,
+            {
+                "symbol": symbol,
+                "before_ns": before_ns,
+                "last_day": format_time_ns(before_ns)[:10],
+                "limit": limit,
+            },
+        ).to_pylist()
+        return [
+            {
+                "event_time": format_time_ns(row["event_time_ns"]),
+                **{k: row[k] for k in ("count", "min", "max", "mean", "variance", "std")},
+                **orjson.loads(row["payload"]),
+            }
+            for row in reversed(rows)
+        ]
 
     def gaps(
         self,

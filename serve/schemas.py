@@ -161,6 +161,46 @@ class BarPage(Message):
     next: str | None = Field(description="Cursor of the next page, or null.")
 
 
+class IndicatorRow(Message):
+    """Indicators at a closed minute bar; more names may come."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event_time: str = Field(description="Start of the minute, market clock.")
+    vwap: float | None = Field(None, description="Of the session, US dollars.")
+    rsi_14: float | None = Field(None, description="0 to 100.")
+
+
+class IndicatorPage(Message):
+    """Indicators of a symbol, newest first."""
+
+    symbol: str
+    items: list[IndicatorRow]
+    next: str | None = Field(description="Cursor of the next page, or null.")
+
+
+class StatsRow(Message):
+    """Running statistics of the trades of a session, at a closed minute bar."""
+
+    model_config = ConfigDict(extra="allow")
+
+    event_time: str = Field(description="Start of the minute, market clock.")
+    count: int = Field(description="Trades that make a price, since the session began.")
+    min: float | None = Field(description="US dollars.")
+    max: float | None = Field(description="US dollars.")
+    mean: float | None = Field(description="US dollars.")
+    variance: float | None = Field(description="Of the population.")
+    std: float | None = Field(description="US dollars.")
+
+
+class StatsPage(Message):
+    """Statistics of a symbol, newest first."""
+
+    symbol: str
+    items: list[StatsRow]
+    next: str | None = Field(description="Cursor of the next page, or null.")
+
+
 class Stamped(Message):
     """A payload with the times of its update."""
 

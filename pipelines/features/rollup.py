@@ -22,6 +22,7 @@ NEW_YORK: Final = ZoneInfo("America/New_York")
 WINDOWS: Final = {"5m": 5, "15m": 15, "1h": 60, "1d": 960}
 """Windows that are rolled up, with the minutes that each may hold; a day's hours are 16."""
 
+_SPAN_NS: Final = {"1m": MINUTE_NS} | {name: n * MINUTE_NS for name, n in WINDOWS.items()}
 _HOUR_NS: Final = 3600 * SECOND_NS
 _NEVER: Final = 2**62
 
@@ -44,7 +45,7 @@ def window_start_ns(ns: int, window: str) -> int:
     """
     if window == "1d":
         return _day_start_ns(ns // _HOUR_NS)
-    span = WINDOWS.get(window, 1) * MINUTE_NS
+    span = _SPAN_NS[window]
     return ns // span * span
 
 
@@ -58,7 +59,7 @@ def window_end_ns(ns: int, window: str) -> int:
     start = window_start_ns(ns, window)
     if window == "1d":
         return _day_start_ns((start + 36 * _HOUR_NS) // _HOUR_NS)
-    return start + WINDOWS.get(window, 1) * MINUTE_NS
+    return start + _SPAN_NS[window]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from fastapi import Depends, FastAPI, Query
 from starlette.responses import Response
 
 from pipelines.events import bucket_of, parse_time_ns
+from pipelines.features.rollup import window_end_ns, window_start_ns
 from serve import bars as barlib
 from serve.api import docs, static
 from serve.api.errors import ERRORS, add_error_handlers, unavailable, unknown_symbol
@@ -28,9 +29,11 @@ from serve.schemas import (
     BarPage,
     GapPage,
     Health,
+    IndicatorPage,
     Latest,
     Ledger,
     ModelPage,
+    StatsPage,
     SymbolPage,
     System,
     Window,
@@ -38,7 +41,6 @@ from serve.schemas import (
 
 JSON = "application/json"
 LAKE_THREADS = 3
-MAX_MINUTES = 200_000
 T = TypeVar("T")
 
 
@@ -49,6 +51,24 @@ class Lake(Protocol):
         self, symbol: str, *, limit: int, before_ns: int | None
     ) -> Sequence[Mapping[str, Any]]:
         """Closed minute bars that ended at or before a market time, oldest first."""
+        ...
+
+    def rolled(
+        self, symbol: str, window: str, *, limit: int, before_ns: int | None, start_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """The newest bars of a longer window, of minutes in a span, oldest first."""
+        ...
+
+    def indicators(
+        self, symbol: str, *, limit: int, before_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Indicators of the last bars that ended at or before a market time, oldest first."""
+        ...
+
+    def stats(
+        self, symbol: str, *, limit: int, before_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        """Statistics at the last bars that began before a market time, oldest first."""
         ...
 
     def gaps(
@@ -168,17 +188,37 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         parts = held[0]
         if symbol not in parts.mirror.symbols:
             raise unknown_symbol(symbol)
-        minutes = await _minutes(parts, threads, symbol, wanted, window)
-        rows = barlib.roll_up(minutes, window)
-        cut = len(minutes) >= MAX_MINUTES and len(rows) > 1
-        if cut:
-            rows = rows[1:]  # its first minutes may lie beyond the bound: it opens the next page
-        oldest_ns = parse_time_ns(rows[0]["event_time"]) if rows else 0
+        rows = await _bars(parts, threads, symbol, wanted, window)
         rows = barlib.between(rows, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
         items, cursor = barlib.page(rows, limit=wanted.limit)
-        if cut and cursor is None and (wanted.start_ns is None or oldest_ns > wanted.start_ns):
-            cursor = barlib.write_cursor(oldest_ns)
         return _answer({"symbol": symbol, "window": window, "items": items, "next": cursor})
+
+    @app.get(
+        "/v1/indicators/{symbol}", response_model=IndicatorPage, responses=ERRORS, tags=["market"]
+    )
+    async def indicators(symbol: SymbolPath, wanted: Annotated[Page, Depends(page_of)]) -> Response:
+        """Indicators at closed minute bars, newest first; `null` where too few bars came."""
+        parts = held[0]
+        found = await _remembered(parts, "features", symbol)
+        rows = [
+            {"event_time": row["event_time"], **row["indicators"]}
+            for row in found
+            if row.get("indicators") and not row.get("provisional")
+        ]
+        ask = None if parts.lake is None else parts.lake.indicators
+        rows = await _with_older(threads, rows, wanted, symbol, ask, ends=True)
+        items, cursor = barlib.page(rows, limit=wanted.limit)
+        return _answer({"symbol": symbol, "items": items, "next": cursor})
+
+    @app.get("/v1/stats/{symbol}", response_model=StatsPage, responses=ERRORS, tags=["market"])
+    async def stats(symbol: SymbolPath, wanted: Annotated[Page, Depends(page_of)]) -> Response:
+        """Running statistics of the session at closed minute bars, newest first."""
+        parts = held[0]
+        rows = await _remembered(parts, "stats", symbol)
+        ask = None if parts.lake is None else parts.lake.stats
+        rows = await _with_older(threads, rows, wanted, symbol, ask, ends=False)
+        items, cursor = barlib.page(rows, limit=wanted.limit)
+        return _answer({"symbol": symbol, "items": items, "next": cursor})
 
     @app.get("/v1/gaps", response_model=GapPage, responses=ERRORS, tags=["platform"])
     async def gaps(wanted: Annotated[GapWanted, Depends(gap_page_of)]) -> Response:
@@ -199,32 +239,83 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         )
 
 
-async def _minutes(
+async def _bars(
     parts: GatewayParts, threads: _Threads, symbol: str, wanted: Page, window: str
 ) -> list[dict[str, Any]]:
-    """Minute bars that suffice for a page of a window and one row more, oldest first."""
-    span = barlib.WINDOW_MINUTES[window]
-    need = min((wanted.limit + 2) * span, MAX_MINUTES)
+    """Bars that suffice for a page of a window and one row more, oldest first."""
+    need = wanted.limit + 2
     # A bar that begins before the end is whole, also in the minutes that lie after it.
-    end_ns = wanted.end_ns and barlib.window_end_ns(wanted.end_ns - 1, window)
+    end_ns = wanted.end_ns and window_end_ns(wanted.end_ns - 1, window)
     try:
         remembered = await parts.mirror.feed.bars(symbol)
     except FeedLost as error:
         if parts.lake is None:
             raise unavailable("The feed does not answer.") from error
         remembered = []
-    rows = barlib.between(remembered, start_ns=None, end_ns=end_ns)
+    minutes = barlib.between(remembered, start_ns=None, end_ns=end_ns)
+    rows = barlib.roll_up(minutes, window)
     if len(rows) >= need or parts.lake is None:
         return rows
     lake, before_ns = parts.lake, end_ns
-    if rows:
-        before_ns = barlib.window_start_ns(parse_time_ns(rows[0]["event_time"]), "1m")
-    if wanted.start_ns is not None and before_ns is not None and before_ns <= wanted.start_ns:
+    if minutes:
+        before_ns = window_start_ns(parse_time_ns(minutes[0]["event_time"]), "1m")
+    start_ns = wanted.start_ns and window_start_ns(wanted.start_ns, window)
+    if start_ns is not None and before_ns is not None and before_ns <= start_ns:
         return rows
+    limit = need - len(rows)
+    if window == "1m":
+        minute_bars = await threads.run(lambda: lake.bars(symbol, limit=limit, before_ns=before_ns))
+        return barlib.merge(minute_bars, rows)
     older = await threads.run(
-        lambda: lake.bars(symbol, limit=need - len(rows), before_ns=before_ns)
+        lambda: lake.rolled(symbol, window, limit=limit, before_ns=before_ns, start_ns=start_ns)
     )
-    return barlib.merge(older, rows)
+    return barlib.join(older, rows)
+
+
+async def _remembered(parts: GatewayParts, kind: str, symbol: str) -> list[dict[str, Any]]:
+    """Rows of a kind that the feed remembers, oldest first; none while it does not answer."""
+    if symbol not in parts.mirror.symbols:
+        raise unknown_symbol(symbol)
+    try:
+        return await parts.mirror.feed.rows(kind, symbol)
+    except FeedLost as error:
+        if parts.lake is None:
+            raise unavailable("The feed does not answer.") from error
+        return []
+
+
+async def _with_older(
+    threads: _Threads,
+    known: Sequence[dict[str, Any]],
+    wanted: Page,
+    symbol: str,
+    ask: Callable[..., Sequence[Mapping[str, Any]]] | None,
+    *,
+    ends: bool,
+) -> list[dict[str, Any]]:
+    """Rows of a page and one more, oldest first; what is not remembered comes from the lake.
+
+    Args:
+        threads: Where the lake is asked.
+        known: Rows that are remembered, oldest first.
+        wanted: The page.
+        symbol: Whose.
+        ask: Asks the lake for rows before a time.
+        ends: Whether that time is an end of minutes, not a start.
+    """
+    rows = barlib.between(list(known), start_ns=wanted.start_ns, end_ns=wanted.end_ns)
+    missing = wanted.limit + 1 - len(rows)
+    before_ns = parse_time_ns(rows[0]["event_time"]) if rows else wanted.end_ns
+    reached = wanted.start_ns is not None and before_ns is not None
+    if ask is None or missing <= 0 or (reached and before_ns <= wanted.start_ns):  # type: ignore[operator]
+        return rows
+    if ends and not rows and before_ns is not None:  # a minute that begins before the end counts
+        before_ns = window_end_ns(before_ns - 1, "1m")
+    older = await threads.run(lambda: ask(symbol, limit=missing, before_ns=before_ns))
+    found = barlib.between(
+        [dict(row) for row in older], start_ns=wanted.start_ns, end_ns=wanted.end_ns
+    )
+    return [*found, *rows]
 
 
 def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> None:

@@ -17,7 +17,7 @@ from pipelines.errors import LakeError
 from pipelines.events import MINUTE_NS, format_time_ns, item
 from serve.api import gateway, signals, stream
 from serve.api.docs import complete
-from serve.bars import GapKey
+from serve.bars import GapKey, between, roll_up
 from serve.hub import Hub
 from tests.serve.conftest import (
     OPEN_NS,
@@ -58,6 +58,26 @@ class FakeLake:
              "volume": 1.0, "trade_count": 1, "vwap": 1.0, "source": "vendor", "forming": False}
             for s in starts[-limit:]
         ]  # fmt: skip
+
+    def rolled(
+        self, symbol: str, window: str, *, limit: int, before_ns: int | None, start_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        rows = roll_up(self.bars(symbol, limit=200, before_ns=before_ns), window)
+        return between(rows, start_ns=start_ns, end_ns=None)[-limit:]
+
+    def indicators(
+        self, symbol: str, *, limit: int, before_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        rows = self.bars(symbol, limit=limit, before_ns=before_ns)
+        return [{"event_time": row["event_time"], "sma_5": 1.0} for row in rows]
+
+    def stats(
+        self, symbol: str, *, limit: int, before_ns: int | None
+    ) -> Sequence[Mapping[str, Any]]:
+        ends_ns = None if before_ns is None else before_ns + MINUTE_NS - 1
+        numbers = dict.fromkeys(("min", "max", "mean", "variance", "std"), 1.0)
+        rows = self.bars(symbol, limit=limit, before_ns=ends_ns)
+        return [{"event_time": row["event_time"], "count": 1, **numbers} for row in rows]
 
     def gaps(
         self, *, limit: int, start_ns: int | None, end_ns: int | None, after: GapKey | None
@@ -281,16 +301,36 @@ def test_bar_that_ends_after_the_span_is_whole(gate) -> None:
     assert alone == [bar for bar in among if bar["event_time"] == alone[0]["event_time"]]
 
 
-def test_bars_of_days_cut_off_by_the_bound_go_on_with_a_cursor(gate, monkeypatch) -> None:
-    """More minutes than are read at once: the oldest, cut bar is left to the next page."""
-    monkeypatch.setattr(gateway, "MAX_MINUTES", 45)
+def test_bars_of_a_longer_window_by_cursor_go_back_without_a_hole(gate, lake) -> None:
     seen, cursor = [], ""
     while cursor is not None:
-        answer = gate.get(f"/v1/bars/SPY?window=15m&limit=50{cursor and '&next=' + cursor}").json()
+        answer = gate.get(f"/v1/bars/SPY?window=15m&limit=2{cursor and '&next=' + cursor}").json()
         seen += answer["items"]
         cursor = answer["next"]
     assert [b["event_time"][11:16] for b in seen][:3] == ["13:30", "13:15", "13:00"]
     assert [b["volume"] for b in seen][1:] == [15.0] * 8
+
+
+def test_indicators_and_statistics_come_from_memory_and_then_the_lake(filled, gate) -> None:
+    at = format_time_ns(OPEN_NS)
+    data = {**features_item()["data"], "indicators": {"sma_5": 7.0}}
+    stats = {"count": 9} | dict.fromkeys(("min", "max", "mean", "variance", "std"), 1.0)
+    filled.memory.apply_items(
+        [
+            item("features", symbol="SPY", event_time=at, data=data, revision=1),
+            item("stats", symbol="SPY", event_time=at, data=stats),
+        ]
+    )
+    for path, key, first in (("indicators", "sma_5", 7.0), ("stats", "count", 9)):
+        answer = gate.get(f"/v1/{path}/SPY?limit=3").json()
+        assert [row["event_time"][11:16] for row in answer["items"]] == ["13:30", "13:29", "13:28"]
+        assert [row[key] for row in answer["items"]] == [first, 1, 1]
+        rest = gate.get(f"/v1/{path}/SPY?limit=2&next={answer['next']}").json()
+        assert [row["event_time"][11:16] for row in rest["items"]] == ["13:27", "13:26"]
+        span = "start=2024-07-05T13:00:00Z&end=2024-07-05T13:02:30Z"
+        some = gate.get(f"/v1/{path}/SPY?{span}").json()["items"]
+        assert [row["event_time"][11:16] for row in some] == ["13:02", "13:01", "13:00"]
+        assert gate.get(f"/v1/{path}/ZZZ").status_code == 404
 
 
 def test_bars_between_two_times_are_only_those(gate) -> None:

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pytest
 from deltalake import write_deltalake
 
+from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake import tables
-from serve.bars import read_gap_cursor, write_gap_cursor
+from serve.bars import bar_of_lake, read_gap_cursor, roll_up, write_gap_cursor
 from serve.lake import ServedLake
+
+T0 = parse_time_ns("2024-07-01T13:30:00Z")
+T0_DAY = date(2024, 7, 1)
 
 
 def test_gaps_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> None:
@@ -27,3 +35,74 @@ def test_gaps_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> None:
         after = read_gap_cursor(write_gap_cursor(page[-1]))
     assert seen == [(n, s, f) for n in (20, 10) for s in ("AAPL", "SPY") for f in (None, 3)]
     assert len(lake.gaps(limit=9, start_ns=10, end_ns=20)) == 4
+
+
+def _lake_of_bars(folder: Path, n: int) -> tuple[ServedLake, list[dict[str, Any]]]:
+    """A lake with minutes of two sessions, and the same bars as served."""
+    rng = np.random.default_rng(1)
+    schema = tables.table("bars").schema
+    rows = []
+    for i in range(n):
+        at = T0 + (i // 300 * 1440 + i % 300) * MINUTE_NS
+        price = float(round(50 + rng.normal(), 2))
+        rows.append(
+            {
+                "symbol": "SPY", "event_time": at // 1000, "event_time_ns": at, "open": price,
+                "high": price + 1, "low": price - 1, "close": price, "volume": float(i % 3),
+                "trade_count": 2, "vwap": price + 0.1, "received_at_ns": at, "bseq": i,
+                "position": 0, "date": format_time_ns(at)[:10],
+            }
+        )  # fmt: skip
+    columns = {}
+    for f in schema:
+        values = [row.get(f.name) for row in rows]
+        kind = pa.int64() if pa.types.is_timestamp(f.type) else f.type
+        kind = pa.string() if f.name == "date" else kind
+        columns[f.name] = pa.array(values, kind).cast(f.type)
+    write_deltalake(str(folder / "bars"), pa.table(columns, schema=schema))
+    return ServedLake(str(folder)), [bar_of_lake(row) for row in rows]
+
+
+@pytest.mark.parametrize("window", ["5m", "15m", "1h", "1d"])
+def test_longer_bars_of_the_lake_equal_those_rolled_up_here(tmp_path: Path, window: str) -> None:
+    lake, minutes = _lake_of_bars(tmp_path, 600)
+    expected = roll_up(minutes, window)
+    got = lake.rolled("SPY", window, limit=1000)
+    assert [{**row, "vwap": None} for row in got] == [{**row, "vwap": None} for row in expected]
+    assert [row["vwap"] for row in got] == pytest.approx([row["vwap"] for row in expected])
+    (last,) = lake.rolled("SPY", window, limit=1)
+    assert {**last, "vwap": None} == {**got[-1], "vwap": None}
+    before = T0 + (1440 + 7) * MINUTE_NS
+    part = lake.rolled("SPY", window, limit=1, before_ns=before, start_ns=before - 60 * MINUTE_NS)
+    assert [row["volume"] for row in part] == [
+        roll_up(minutes[:307], window)[-1]["volume"] if window != "1h" else sum(
+            m["volume"] for m in minutes[300:307]
+        )
+    ]  # fmt: skip
+
+
+def test_indicators_of_the_lake_end_with_the_bar_asked_for(tmp_path: Path) -> None:
+    lake, minutes = _lake_of_bars(tmp_path, 400)
+    rows = lake.indicators("SPY", limit=2, before_ns=None)
+    closes = [m["close"] for m in minutes]
+    assert [row["event_time"] for row in rows] == [m["event_time"] for m in minutes[-2:]]
+    assert rows[-1]["sma_200"] == pytest.approx(sum(closes[-200:]) / 200)
+    assert rows[-1]["obv"] is not None
+    assert lake.indicators("QQQ", limit=2, before_ns=None) == []
+
+
+def test_statistics_of_the_lake_are_the_rows_with_their_payload(tmp_path: Path) -> None:
+    schema = tables.table("stats").schema
+    rows = [
+        {
+            "symbol": "SPY", "event_time_ns": T0 + i * MINUTE_NS, "span": "session", "count": i,
+            "mean": 2.0, "date": T0_DAY, "payload": '{"session":"x"}', "known_at": known,
+        }
+        for i in range(3)
+        for known in (1, 2)
+    ]  # fmt: skip
+    columns = {f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}
+    write_deltalake(str(tmp_path / "stats"), pa.table(columns, schema=schema))
+    found = ServedLake(str(tmp_path)).stats("SPY", limit=5, before_ns=T0 + 2 * MINUTE_NS)
+    assert [row["count"] for row in found] == [0, 1]
+    assert (found[1]["event_time"], found[1]["session"]) == ("2024-07-01T13:31:00Z", "x")
