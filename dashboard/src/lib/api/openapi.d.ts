@@ -81,6 +81,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/indicators/{symbol}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Indicators
+         * @description Indicators at closed minute bars, newest first; `null` where too few bars came.
+         */
+        get: operations["indicators_v1_indicators__symbol__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/latest/{symbol}": {
         parameters: {
             query?: never;
@@ -195,6 +215,26 @@ export interface paths {
          * @description One signal per symbol, in order; the same (symbol, bar) always gets the same one.
          */
         post: operations["ask_many_v1_signals_batch_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/stats/{symbol}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Stats
+         * @description Running statistics of the session at closed minute bars, newest first.
+         */
+        get: operations["stats_v1_stats__symbol__get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -464,6 +504,44 @@ export interface components {
             status: "ok" | "starting" | "unavailable";
         };
         /**
+         * IndicatorPage
+         * @description Indicators of a symbol, newest first.
+         */
+        IndicatorPage: {
+            /** Items */
+            items: components["schemas"]["IndicatorRow"][];
+            /**
+             * Next
+             * @description Cursor of the next page, or null.
+             */
+            next: string | null;
+            /** Symbol */
+            symbol: string;
+        };
+        /**
+         * IndicatorRow
+         * @description Indicators at a closed minute bar; more names may come.
+         */
+        IndicatorRow: {
+            /**
+             * Event Time
+             * @description Start of the minute, market clock.
+             */
+            event_time: string;
+            /**
+             * Rsi 14
+             * @description 0 to 100.
+             */
+            rsi_14?: number | null;
+            /**
+             * Vwap
+             * @description Of the session, US dollars.
+             */
+            vwap?: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * Latest
          * @description The newest of everything that is known of a symbol.
          */
@@ -705,6 +783,64 @@ export interface components {
             seq: number;
         };
         /**
+         * StatsPage
+         * @description Statistics of a symbol, newest first.
+         */
+        StatsPage: {
+            /** Items */
+            items: components["schemas"]["StatsRow"][];
+            /**
+             * Next
+             * @description Cursor of the next page, or null.
+             */
+            next: string | null;
+            /** Symbol */
+            symbol: string;
+        };
+        /**
+         * StatsRow
+         * @description Running statistics of the trades of a session, at a closed minute bar.
+         */
+        StatsRow: {
+            /**
+             * Count
+             * @description Trades that make a price, since the session began.
+             */
+            count: number;
+            /**
+             * Event Time
+             * @description Start of the minute, market clock.
+             */
+            event_time: string;
+            /**
+             * Max
+             * @description US dollars.
+             */
+            max: number | null;
+            /**
+             * Mean
+             * @description US dollars.
+             */
+            mean: number | null;
+            /**
+             * Min
+             * @description US dollars.
+             */
+            min: number | null;
+            /**
+             * Std
+             * @description US dollars.
+             */
+            std: number | null;
+            /**
+             * Variance
+             * @description Of the population.
+             */
+            variance: number | null;
+        } & {
+            [key: string]: unknown;
+        };
+        /**
          * SymbolPage
          * @description The watch-list, in order.
          */
@@ -886,6 +1022,65 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["GapPage"];
+                };
+            };
+            /** @description Unknown symbol or address. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A field is wrong; `detail` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Not ready; see `Retry-After`. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    indicators_v1_indicators__symbol__get: {
+        parameters: {
+            query?: {
+                /** @description Event time to stop before, RFC 3339. */
+                end?: string | null;
+                /** @description Rows, newest first. */
+                limit?: number;
+                /** @description Cursor of the page before. */
+                next?: string | null;
+                /** @description First event time, RFC 3339. */
+                start?: string | null;
+            };
+            header?: never;
+            path: {
+                /** @description Ticker symbol. */
+                symbol: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["IndicatorPage"];
                 };
             };
             /** @description Unknown symbol or address. */
@@ -1191,6 +1386,65 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BatchAnswer"];
+                };
+            };
+            /** @description Unknown symbol or address. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A field is wrong; `detail` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Not ready; see `Retry-After`. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    stats_v1_stats__symbol__get: {
+        parameters: {
+            query?: {
+                /** @description Event time to stop before, RFC 3339. */
+                end?: string | null;
+                /** @description Rows, newest first. */
+                limit?: number;
+                /** @description Cursor of the page before. */
+                next?: string | null;
+                /** @description First event time, RFC 3339. */
+                start?: string | null;
+            };
+            header?: never;
+            path: {
+                /** @description Ticker symbol. */
+                symbol: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["StatsPage"];
                 };
             };
             /** @description Unknown symbol or address. */
