@@ -42,6 +42,7 @@ CONFINED: dict[str, set[str]] = {
     "deltalake": {"pipelines.lake"},
     "duckdb": {"pipelines.lake.query"},
     "raydp": {"pipelines.streaming.session"},
+    "river": {"pipelines.streaming.outliers"},
     "pyspark": {"pipelines.streaming", "pipelines.kinesis.source"},
     "aiohttp": {"pipelines.exchange"},
     "boto3": {"pipelines.kinesis", "cluster.local_aws", "cluster.aws"},
