@@ -14,6 +14,7 @@ STATES = (
 _SUMMED = (
     "received", "malformed", "duplicates", "backfilled", "acked", "records_acked", "bytes_acked",
     "retries", "gaps", "queued", "reconnects", "stalls", "messages_per_s", "bytes_received",
+    "in_memory", "spilled", "spilled_total", "replayed_records", "journal_bytes",
 )  # fmt: skip
 _LARGEST = ("last_message_wall_ns", "put_ms_p50")
 _BRIEF = (
@@ -57,6 +58,7 @@ def total(market: Sequence[Mapping[str, Any]], news: Mapping[str, Any] | None) -
             found[name] = round(sum(s.get(name) or 0 for s in every), 1)
     for name in _LARGEST:
         found[name] = max((s[name] for s in every if s.get(name) is not None), default=None)
+    found["alarms"] = [alarm for s in every for alarm in s.get("alarms", ())]
     if len(market) > 1:
         found["producers"] = [_brief(s) for s in market]
     if news:
