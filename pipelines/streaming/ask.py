@@ -3,7 +3,7 @@
 What comes back in time is the answer of ``POST /v1/signals/batch``. Otherwise every bar gets HOLD
 with reason ``unavailable``, in the same form: a signal is never missing and never late. After
 some failures in a row nobody is asked for a while, so that a dead policy does not cost every
-batch its deadline.
+batch its deadline; then one request finds out whether it is back.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import orjson
 from pipelines.clock import wall_ns
 from pipelines.errors import ModelError
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+from pipelines.streaming.breaker import Breaker
 
 Signal = dict[str, Any]
 
@@ -68,8 +69,7 @@ class PolicyClient:
         self._clock = clock
         self._monotonic = monotonic
         self._connection: http.client.HTTPConnection | None = None
-        self._failures = 0
-        self._closed_until_s = 0.0
+        self._breaker = Breaker(failures=FAILURES, pause_s=PAUSE_S, monotonic=monotonic)
 
     def decide(self, rows: Sequence[Mapping[str, Any]]) -> list[Signal]:
         """A signal for each closed bar, in order; never raises for want of an answer.
@@ -83,6 +83,10 @@ class PolicyClient:
             signals += self._ask(some) or [self._hold(row) for row in some]
         return signals
 
+    def report(self) -> dict[str, Any]:
+        """State of the circuit and what was asked so far, JSON types."""
+        return self._breaker.report()
+
     def close(self) -> None:
         """Close the connection."""
         if self._connection is not None:
@@ -90,18 +94,16 @@ class PolicyClient:
             self._connection = None
 
     def _ask(self, rows: Sequence[Mapping[str, Any]]) -> list[Signal] | None:
-        if self._url is None or self._monotonic() < self._closed_until_s:
+        if self._url is None or not self._breaker.allows():
             return None
         try:
             signals = self._request(request_of(rows), rows)
         except (OSError, http.client.HTTPException, ValueError, ModelError) as error:
             self.close()
-            self._failures += 1
-            _log.warning("policy unavailable (%d in a row): %r", self._failures, error)
-            if self._failures >= FAILURES:
-                self._closed_until_s = self._monotonic() + PAUSE_S
+            self._breaker.failed()
+            _log.warning("policy unavailable, circuit %s: %r", self._breaker.state, error)
             return None
-        self._failures = 0
+        self._breaker.succeeded()
         return signals
 
     def _request(self, body: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> list[Signal]:

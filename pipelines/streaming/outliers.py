@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import gc
 from array import array
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -152,6 +153,8 @@ class _Place:
         made = _Trees(self._seed) if self._model == "trees" else _Factor()
         for at in range(0, len(kept), len(_INPUTS)):
             made.learn(kept[at : at + len(_INPUTS)])
+        # It stays, and is thousands of objects: Spark's daemon collects garbage after every task.
+        gc.freeze()
         return made
 
     def put(self, kept: array[int], model: _Trees | _Factor) -> None:

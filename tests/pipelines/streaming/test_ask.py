@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
 import pytest
 
+from cluster.processes import free_port
 from pipelines.streaming.ask import FAILURES, PAUSE_S, PolicyClient, request_of
 
 AT = "2011-01-03T14:30:00Z"
@@ -34,7 +36,7 @@ def signal(symbol: str = "SPY", **changes):
 class Policy:
     """A policy over HTTP that does what a test tells it."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.requests: list[dict] = []
         self.connections = 0
         self.wait_s = 0.0
@@ -74,21 +76,28 @@ class Policy:
                     self.close_connection = True
                 self.close_connection = self.close_connection or policy.hang_up
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1/signals/batch"
 
 
-@pytest.fixture
-def policy() -> Iterator[Policy]:
-    made = Policy()
+@contextmanager
+def running(made: Policy) -> Iterator[Policy]:
     thread = threading.Thread(target=made.server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
-    yield made
-    made.released.set()
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    try:
+        yield made
+    finally:
+        made.released.set()
+        made.server.shutdown()
+        made.server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def policy() -> Iterator[Policy]:
+    with running(Policy()) as made:
+        yield made
 
 
 @pytest.fixture
@@ -157,17 +166,68 @@ def test_decide_with_an_error_of_the_policy_holds(policy, client):
     assert client.decide([row()])[0]["reason"] == "unavailable"
 
 
-def test_decide_after_failures_in_a_row_asks_nobody_for_a_while(policy):
-    now = [100.0]
-    client = PolicyClient(policy.url, deadline_s=1.0, monotonic=lambda: now[0])
-    policy.status = 500
+@pytest.fixture
+def now() -> list[float]:
+    return [100.0]
+
+
+@pytest.fixture
+def timed(policy: Policy, now: list[float]) -> Iterator[PolicyClient]:
+    """A client whose clock stands still: only the wait of its socket bounds it."""
+    made = PolicyClient(policy.url, deadline_s=0.3, monotonic=lambda: now[0])
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("how", ["errors", "hangs"])
+def test_decide_after_failures_in_a_row_asks_nobody_for_a_while(policy, timed, now, how):
+    policy.status, policy.wait_s = (500, 0.0) if how == "errors" else (200, 5.0)
     for _ in range(FAILURES + 2):
-        client.decide([row()])
+        assert timed.decide([row()])[0]["reason"] == "unavailable"
     assert len(policy.requests) == FAILURES
-    policy.status = 200
+    assert timed.report() == {
+        "state": "open", "asked": FAILURES, "failed": FAILURES, "refused": 2, "opened": 1,
+    }  # fmt: skip
+    policy.status, policy.wait_s = 200, 0.0
     now[0] += PAUSE_S
-    assert client.decide([row()])[0]["action"] == "BUY"
-    client.close()
+    assert timed.report()["state"] == "half_open"
+    assert timed.decide([row()])[0]["action"] == "BUY"
+    assert timed.report()["state"] == "closed"
+
+
+def test_decide_while_half_open_asks_once_and_is_left_alone_again_if_that_fails(policy, timed, now):
+    policy.status = 500
+    for _ in range(FAILURES):
+        timed.decide([row()])
+    for _ in range(3):
+        now[0] += PAUSE_S
+        timed.decide([row()])
+        timed.decide([row()])
+    assert len(policy.requests) == FAILURES + 3
+    assert timed.report()["opened"] == 1 + 3
+
+
+def test_decide_of_one_failure_between_answers_keeps_asking(policy, timed):
+    for n in range(3 * FAILURES):
+        policy.status = 500 if n % FAILURES else 200
+        timed.decide([row()])
+    assert len(policy.requests) == 3 * FAILURES
+    assert timed.report()["state"] == "closed"
+
+
+def test_decide_of_a_server_that_comes_back_is_answered_again(now):
+    port = free_port()
+    client = PolicyClient(
+        f"http://127.0.0.1:{port}/v1/signals/batch", deadline_s=0.5, monotonic=lambda: now[0]
+    )
+    for _ in range(FAILURES):
+        assert client.decide([row()])[0]["reason"] == "unavailable"
+    with running(Policy(port)) as policy:
+        assert client.decide([row()])[0]["reason"] == "unavailable"
+        now[0] += PAUSE_S
+        assert client.decide([row()])[0]["action"] == "BUY"
+        assert len(policy.requests) == 1
+        client.close()
 
 
 def test_decide_without_a_policy_holds():
