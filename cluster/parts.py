@@ -135,6 +135,8 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         policy_url=f"{settings.gateway_url}/v1/signals/batch",
         policy_deadline_s=settings.policy_deadline_s,
         assumed_spread_bps=settings.assumed_spread_bps,
+        lateness_s=settings.watermark_s,
+        provisional_every_s=settings.provisional_every_s,
         history=learning.history(settings),
         maintenance_every_s=settings.maintenance_every_s,
         maintenance=Limits(retention_h=settings.lake_retention_h, keep_days=settings.keep_days()),

@@ -206,6 +206,12 @@ class Settings(BaseSettings):
     signals_trigger_s: float = Field(0.5, gt=0, description="Interval of the signals query.")
     policy_deadline_s: float = Field(1.0, gt=0, description="Longest wait for the policy.")
     assumed_spread_bps: float = Field(2.0, ge=0, description="Spread where there are no quotes.")
+    watermark_s: float = Field(
+        30.0, ge=0, description="Market seconds that a longer window waits for its last bar."
+    )
+    provisional_every_s: float = Field(
+        1.0, ge=0, description="Least seconds between features of a forming bar; 0: none."
+    )
 
     # Serving
     stale_after_s: float = Field(

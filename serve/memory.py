@@ -136,6 +136,9 @@ class FeedMemory:
     def apply_items(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Fold items of ``market-signals``."""
         for item in items:
+            if item["kind"] == "provisional":
+                self._provisional(item)
+                continue
             if item["id"] in self._items:
                 self.counts["item_repeats"] += 1
                 continue
@@ -163,6 +166,18 @@ class FeedMemory:
             elif kind == "stats":
                 _keep(memory.stats, {"event_time": event_time, **data})
                 self._emit("stats", symbol, event_time, event_time, data)
+
+    def _provisional(self, item: Mapping[str, Any]) -> None:
+        """Tell of a forming bar with its features; only the newest counts, none is remembered."""
+        memory, event_time = self.symbol(item["symbol"]), item["event_time"]
+        if memory is None:
+            return
+        if memory.bars and parse_time_ns(memory.bars[-1]["event_time"]) >= parse_time_ns(
+            event_time
+        ):
+            return  # it has closed meanwhile
+        data = {"event_time": event_time, **item["data"]}
+        self._emit("provisional", item["symbol"], "", event_time, data)
 
     def set_system(self, system: Mapping[str, Any], *, event_time: str) -> None:
         """Put the state of the platform."""

@@ -14,7 +14,8 @@ from typing import NamedTuple
 import orjson
 
 CHANNELS = (
-    "trades", "quotes", "bars", "rollups", "features", "signals", "stats", "system",
+    "trades", "quotes", "bars", "rollups", "features", "provisional", "signals", "stats",
+    "system",
 )  # fmt: skip
 LATER_CHANNELS = ("anomalies", "portfolio", "alerts")
 """Channels that may be subscribed already; nothing is sent on them yet."""

@@ -115,11 +115,23 @@ class FeatureBuilder:
             ValueError: Its numbers are no bar.
         """
         self.push(bar)
-        window = self._bars[:, max(0, self._end - WINDOW) : self._end]
-        last = _last(window[0], window[1])
+        return self._row(self._bars[:, max(0, self._end - WINDOW) : self._end], bar)
+
+    def _row(self, window: Floats, bar: ClosedBar) -> FeatureRow:
+        last = _last(np.ascontiguousarray(window[0]), np.ascontiguousarray(window[1]))
         values = [None if math.isnan(x) else x for x in last]
         values[-1] = self._assumed if bar.spread_bps is None else bar.spread_bps
         return FeatureRow(values=tuple(values), spread_assumed=bar.spread_bps is None)
+
+    def preview(self, bar: ClosedBar) -> FeatureRow:
+        """The features as if a bar closed now; nothing is taken in.
+
+        Raises:
+            ValueError: Its numbers are no bar.
+        """
+        _check(bar.close, bar.volume)
+        before = self._bars[:, max(0, self._end - WINDOW + 1) : self._end]
+        return self._row(np.append(before, [[bar.close], [bar.volume]], axis=1), bar)
 
     def state(self) -> bytes:
         """Its window as bytes: closes, then volumes, float64."""

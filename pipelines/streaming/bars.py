@@ -26,16 +26,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
 
-from pipelines import calendar
-from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS
+from pipelines.events import MINUTE_NS, SECOND_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, FeatureRow
 from pipelines.streaming.derived import LATENESS_NS, Derived, agree, differences
+from pipelines.streaming.open_time import JUMP_NS, open_ns
 from pipelines.streaming.spread import SpreadMeter
 
 STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
@@ -46,12 +45,6 @@ GAPPED_BARS: Final = 3
 
 REWIND_NS: Final = 10 * MINUTE_NS
 """A new producer whose market time lies so far back plays another market: begin anew."""
-
-JUMP_NS: Final = 5 * MINUTE_NS
-"""Open time without a bar after which a new producer begins from history again."""
-
-_OTHER_MARKET_NS: Final = 10 * DAY_NS
-"""No market is closed for so long: no need to ask the calendar."""
 
 _MAX_EPOCHS: Final = 8
 _MAX_MINUTES: Final = 512
@@ -162,7 +155,7 @@ class SymbolState:
         self._lateness_ns = lateness_ns
         self._rolled: list[dict[str, Any]] = []
         self._marks: dict[str, int] = {}
-        self._market_ns = 0
+        self._market_ns = self._sent_ns = self._formed_ns = 0
         self.counters = dict.fromkeys(_COUNTERS, 0)
         self._begin(Start())
 
@@ -185,7 +178,7 @@ class SymbolState:
             self._marks[part.epoch] = part.bseq
             while len(self._marks) > _MAX_EPOCHS:
                 del self._marks[next(iter(self._marks))]
-            self._market_ns = part.market_ns
+            self._market_ns, self._sent_ns = part.market_ns, part.sent_at_ns
             for op in part.ops:
                 self._apply(op, part, closed)
             self._stand_in(part, closed)
@@ -196,6 +189,30 @@ class SymbolState:
         """Roll-ups that closed by time alone since the last call."""
         rolled, self._rolled = self._rolled, []
         return rolled
+
+    def forming(self, *, every_ns: int) -> dict[str, Any] | None:
+        """The bar that forms from trades, with its features, unless it was given shortly before.
+
+        Its spread is the assumed one. It is never decided on.
+
+        Args:
+            every_ns: Least wall time between two, by the stamps of the records.
+        """
+        start = max(self._minutes, default=0)
+        if self._sent_ns - self._formed_ns < every_ns or start <= max(self._starts, default=0):
+            return None
+        open_, high, low, close, volume, trades, paid, _ = self._minutes[start]
+        if open_ is None:
+            return None
+        self._formed_ns = self._sent_ns
+        vwap = paid / volume if volume > 0 else None
+        bar = ClosedBar(start, open_, high, low, close, volume, trades, vwap, None, "trades")
+        return {
+            "event_time": bar.event_time,
+            "at_ns": self._market_ns,
+            "bar": bar.data(),
+            "values": self._builder.preview(bar).values,
+        }
 
     def to_bytes(self) -> bytes:
         """Everything it knows; :meth:`from_bytes` goes on from there."""
@@ -211,6 +228,7 @@ class SymbolState:
                 "spread": self._spread.state(),
                 "counters": self.counters,
                 "derived": self._derived.state(),
+                "formed_ns": self._formed_ns,
             }
         )
         return len(head).to_bytes(4, "big") + head + self._builder.state()
@@ -238,6 +256,7 @@ class SymbolState:
         self._spread.restore(head["spread"])
         self.counters |= head["counters"]
         self._derived.restore(head.get("derived", ()))  # none: an older version wrote it
+        self._formed_ns = head.get("formed_ns", 0)
         self._builder.restore(data[size:])
         return self
 
@@ -361,20 +380,6 @@ class SymbolState:
         decided = bar.start_ns <= self._decided_ns and part.sent_at_ns <= self._known_ns
         derived = self._derived.update(bar, closes=self._builder.closes, row=row, differences=found)
         closed.append(Decidable(bar, row, gap, part.market_ns, decided, derived))
-
-
-def open_ns(from_ns: int, to_ns: int) -> int:
-    """How much of a time the market was open, or may have been if it is long.
-
-    >>> friday, monday = 1_294_434_000_000_000_000, 1_294_669_800_000_000_000  # close, open
-    >>> open_ns(friday - MINUTE_NS, monday + MINUTE_NS) // MINUTE_NS
-    2
-    """
-    if not JUMP_NS < to_ns - from_ns <= _OTHER_MARKET_NS:
-        return max(0, to_ns - from_ns)
-    first, last = (datetime.fromtimestamp(ns / 1e9, UTC).date() for ns in (from_ns, to_ns))
-    sessions = calendar.sessions(first - timedelta(1), last)  # more than one day, by its contract
-    return sum(max(0, min(to_ns, end) - max(from_ns, begin)) for begin, end in sessions)
 
 
 def _history_end(part: Part) -> int:

@@ -34,6 +34,8 @@ class StreamingConfig:
         assumed_spread_bps: ``spread_bps`` of a bar without quotes.
         lateness_s: Market time after the end of a longer window at which it closes without its
             last bar.
+        provisional_every_s: Least time of the stream between two features of a symbol's forming
+            bar; 0: none.
         history: Bars of the past, for warming up; ``None``: the lake's own.
         history_bars: So many of them for each symbol.
         signals: Whether the signals query runs.
@@ -60,6 +62,7 @@ class StreamingConfig:
     policy_deadline_s: float = 1.0
     assumed_spread_bps: float = 2.0
     lateness_s: float = 30.0
+    provisional_every_s: float = 1.0
     history: BarHistory | None = None
     history_bars: int = 512
     signals: bool = True

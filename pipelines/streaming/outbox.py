@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import orjson
@@ -25,7 +25,7 @@ from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.tables import SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
-from pipelines.streaming.rows import derived_items, stats_table, table_of
+from pipelines.streaming.rows import derived_items, provisional_items, stats_table, table_of
 from pipelines.streaming.schemas import SIGNALS
 
 _FEATURES, _SIGNALS, _STATS = SIGNAL_TABLES
@@ -48,7 +48,7 @@ def new_stats() -> dict[str, Any]:
     return {
         "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "compared": 0,
         "mismatches": 0, "rollups": 0, "duplicates": 0, "late_trades": 0, "backfilled": 0,
-        "skipped": 0, "unavailable": 0,
+        "skipped": 0, "unavailable": 0, "provisional": 0, "provisional_dropped": 0,
         "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
 
@@ -79,6 +79,7 @@ class Outbox:
         self._generation = 0
         self._may_be_held = True  # only the first batch after a start can be a replay
         self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
+        self._forming: Future[None] | None = None
         self._stats = new_stats()
 
     def open(self) -> None:
@@ -108,7 +109,7 @@ class Outbox:
         held = self._held(query_id, batch_id) if self._may_be_held else None
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
-        counted, idle = self._count([orjson.loads(row["payload"]) for row in rows])
+        counted, idle, forming = self._count([orjson.loads(row["payload"]) for row in rows])
         bars = _new(counted, held)
         committed = published = ran
         if bars:
@@ -128,6 +129,8 @@ class Outbox:
             self._commit({_STATS: stats_table(bars, known_ns=known_ns)}, query_id, batch_id)
         elif idle:
             self._publish_derived(idle)
+        if forming:
+            self._publish_forming(forming)
         self._may_be_held = False
         ended = time.perf_counter()
         self._stats["batches"] += 1
@@ -183,20 +186,33 @@ class Outbox:
         self._sink.put_items([*before, *derived_items(payloads)])
         self._stats["rollups"] += sum(len(payload.get("rollups", ())) for payload in payloads)
 
-    def _count(
-        self, payloads: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-        """Add up the counters; the payloads that are bars, and those of roll-ups alone."""
-        bars, idle = [], []
+    def _publish_forming(self, payloads: Sequence[Mapping[str, Any]]) -> None:
+        """Publish forming bars beside the batches; left out while the last are on their way."""
+        if self._forming is not None:
+            if not self._forming.done():
+                self._stats["provisional_dropped"] += len(payloads)
+                return
+            if (error := self._forming.exception()) is not None:
+                _log.warning("forming bars were not published: %s", error)
+        self._forming = self._pool.submit(self._sink.put_items, list(provisional_items(payloads)))
+        self._stats["provisional"] += len(payloads)
+
+    def _count(self, payloads: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], ...]:
+        """Add up the counters; payloads of bars, of roll-ups alone, and of forming bars."""
+        bars: list[Mapping[str, Any]] = []
+        idle: list[Mapping[str, Any]] = []
+        forming: list[Mapping[str, Any]] = []
         for payload in payloads:
             if "bar" in payload:
                 bars.append(payload)
             elif "rollups" in payload:
                 idle.append(payload)
+            elif "provisional" in payload:
+                forming.append(payload)
             else:
                 for name, more in payload["counters"].items():
                     self._stats[name] += more
-        return bars, idle
+        return bars, idle, forming
 
 
 def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mapping[str, Any]]:

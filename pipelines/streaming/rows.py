@@ -13,6 +13,7 @@ import orjson
 import pyarrow as pa
 
 from pipelines.events import item, parse_time_ns
+from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.files import conform
 from pipelines.lake.tables import TABLES
 
@@ -57,6 +58,26 @@ def stats_table(bars: Iterable[Payload], *, known_ns: int) -> pa.Table:
             }
         )
     return table_of(_STATS, rows)
+
+
+def provisional_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:
+    """Items ``provisional``: forming bars and their features, which the next one replaces.
+
+    They are of a kind of their own, so that nobody takes them for closed ones.
+    """
+    for payload in payloads:
+        forming = payload["provisional"]
+        yield item(
+            "provisional",
+            symbol=payload["symbol"],
+            event_time=forming["event_time"],
+            data={
+                "provisional": True,
+                "bar": forming["bar"],
+                "values": dict(zip(FEATURE_SPEC.names, forming["values"], strict=True)),
+            },
+            model=str(forming["at_ns"]),
+        )
 
 
 def derived_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:

@@ -55,17 +55,24 @@ class Fold:
     """Folds a symbol's rows of a batch into its state (for ``applyInPandasWithState``).
 
     Yields a row for each closed bar, its payload as JSON; one with the roll-ups that closed by time
-    alone; and one with the counters that moved.
+    alone; one with the forming bar; and one with the counters that moved.
 
     Args:
         warmup: Where new symbols begin.
         assumed_spread_bps: Spread of a bar without quotes.
         lateness_ns: Market time that a longer window waits for its last bar.
+        provisional_every_ns: Least time between two features of a forming bar; 0: none.
     """
 
     def __init__(
-        self, warmup: Warmup, *, assumed_spread_bps: float, lateness_ns: int = LATENESS_NS
+        self,
+        warmup: Warmup,
+        *,
+        assumed_spread_bps: float,
+        lateness_ns: int = LATENESS_NS,
+        provisional_every_ns: int = 0,
     ) -> None:
+        self._every_ns = provisional_every_ns
         self._loader = warmup.loader()
         self._assumed = assumed_spread_bps
         self._lateness_ns = lateness_ns
@@ -103,6 +110,8 @@ class Fold:
         before = dict(state.counters)
         closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
         payloads = [payload_of(symbol, bar) for bar in closed]
+        if self._every_ns and (forming := state.forming(every_ns=self._every_ns)):
+            payloads.append({"symbol": symbol, "provisional": forming})
         if rolled := state.rolled():
             payloads.append({"symbol": symbol, "rollups": rolled})
         moved = {k: v - before[k] for k, v in state.counters.items() if v != before[k]}
@@ -222,6 +231,7 @@ def start(
         warmup,
         assumed_spread_bps=config.assumed_spread_bps,
         lateness_ns=int(config.lateness_s * SECOND_NS),
+        provisional_every_ns=int(config.provisional_every_s * SECOND_NS),
     )
     ask = Ask(config.policy_url, config.policy_deadline_s)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)

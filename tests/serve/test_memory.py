@@ -146,3 +146,18 @@ def test_statistics_are_kept_and_told() -> None:
     memory.apply_items([item("stats", symbol="SPY", event_time=minute(0), data={"count": 3})])
     assert list(memory.symbols["SPY"].stats) == [{"event_time": minute(0), "count": 3}]
     assert updates(memory, "stats") == [{"count": 3}]
+
+
+def test_forming_bar_with_features_is_told_until_it_closes_and_is_no_closed_one() -> None:
+    memory = FeedMemory()
+    data = {"provisional": True, "bar": {"close": 7.0}, "values": {"rsi_14": 50.0}}
+    for at in (1, 2):
+        forming = item("provisional", symbol="SPY", event_time=minute(0), data=data, model=str(at))
+        memory.apply_items([forming])
+    assert updates(memory, "provisional") == [{"event_time": minute(0), **data}]
+    assert not updates(memory, "features")
+    assert not memory.symbols["SPY"].features
+    memory.apply_record(record(bar(i=0, close=100.5)))
+    before = memory.log.seq
+    memory.apply_items([forming])
+    assert memory.log.seq == before

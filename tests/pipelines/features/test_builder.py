@@ -76,6 +76,17 @@ def test_window_after_many_bars_stays_bounded_and_exact():
     )
 
 
+def test_preview_is_what_the_bar_would_give_and_changes_nothing():
+    rng = np.random.default_rng(4)
+    close = 50 * np.exp(np.cumsum(rng.normal(0, 1e-3, 3 * WINDOW)))
+    builder = FeatureBuilder()
+    for bar in _bars(close, np.full(len(close), 7.0)):
+        before = builder.state()
+        seen = builder.preview(bar)
+        assert builder.state() == before
+        assert builder.update(bar) == seen
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     ticks=st.lists(st.integers(-30, 30), min_size=1, max_size=150),

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -202,6 +203,21 @@ def test_window_without_its_last_minute_closes_by_time_once_no_minute_waits():
     assert (five["bar"]["window"], five["event_time"]) == ("5m", "2011-01-03T14:30:00Z")
     assert five["bar"]["volume"] == 10.0
     assert state.rolled() == []
+
+
+def test_forming_bar_is_given_at_most_so_often_and_never_once_it_closed():
+    state, every = SymbolState(), SECOND_NS
+    fold(parts((60, [bar(0)]), (61, [trade(61, 11.0, 2)])), state)
+    first = state.forming(every_ns=every)
+    assert (first["event_time"], first["bar"]["close"]) == ("2011-01-03T14:31:00Z", 11.0)
+    assert first["values"][0] == pytest.approx(np.log(11 / 10))
+    state = SymbolState.from_bytes(state.to_bytes())
+    fold([Part("run-1", 3, int(61.5 * SECOND_NS), T0 + 62 * SECOND_NS, [trade(62, 12.0)])], state)
+    assert state.forming(every_ns=every) is None
+    fold([Part("run-1", 4, 62 * SECOND_NS, T0 + 63 * SECOND_NS, [])], state)
+    assert state.forming(every_ns=every)["bar"]["close"] == 12.0
+    fold([Part("run-1", 5, 121 * SECOND_NS, T0 + 121 * SECOND_NS, [bar(1)])], state)
+    assert state.forming(every_ns=every) is None
 
 
 def test_state_of_an_older_version_goes_on_without_what_it_lacks():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +93,8 @@ def policy() -> Policy:
 def new_outbox(tmp_path: Path, sink: Sink):
     made = []
 
-    def make() -> Outbox:
-        outbox = Outbox(LakeWriter(str(tmp_path)), sink, clock=lambda: T0 + 1_000)
+    def make(to: Sink = sink) -> Outbox:
+        outbox = Outbox(LakeWriter(str(tmp_path)), to, clock=lambda: T0 + 1_000)
         outbox.open()
         made.append(outbox)
         return outbox
@@ -188,6 +190,35 @@ def test_take_without_bars_publishes_roll_ups_that_closed_by_time(new_outbox, si
     row = {"symbol": "SPY", "payload": orjson.dumps(idle).decode(), "signal": None}
     new_outbox().take(lambda ask: [row], query_id=QUERY, batch_id=0)
     assert [item["id"] for item in sink.items] == ["bar:SPY:2011-01-03T14:30:00Z:0:5m"]
+
+
+def test_take_publishes_forming_bars_and_drops_them_while_the_last_are_on_their_way(new_outbox):
+    forming = {
+        "event_time": "2011-01-03T14:30:00Z", "at_ns": 7, "bar": {"close": 2.0},
+        "values": [0.5] * len(FEATURE_SPEC.names),
+    }  # fmt: skip
+    payload = orjson.dumps({"symbol": "SPY", "provisional": forming}).decode()
+    rows = [{"symbol": "SPY", "payload": payload, "signal": None}]
+    free, said = threading.Event(), []
+
+    class Slow(Sink):
+        def put_items(self, items) -> None:
+            free.wait(10)
+            said.extend(items)
+
+    outbox = new_outbox(Slow())
+    for batch in range(3):
+        outbox.take(lambda ask: rows, query_id=QUERY, batch_id=batch)
+    free.set()
+    stats = outbox.stats()
+    assert (stats["provisional"], stats["provisional_dropped"]) == (1, 2)
+    deadline = time.monotonic() + 10
+    while not said and time.monotonic() < deadline:
+        time.sleep(0.001)
+    (item,) = said
+    assert item["id"] == "provisional:SPY:2011-01-03T14:30:00Z:0:7"
+    assert item["data"]["provisional"] is True
+    assert item["data"]["values"]["spread_bps"] == 0.5
 
 
 def test_take_of_a_held_batch_publishes_the_same_and_asks_nobody(new_outbox, policy, sink):
