@@ -47,6 +47,7 @@ class Ledger:
     disordered: int
     holes: int
     counted: int
+    batches: int
 
     @property
     def clean(self) -> bool:
@@ -119,6 +120,9 @@ class KilledArchive:
                 raise AssertionError("\n".join(lines))
             time.sleep(0.05)
 
+    def stored(self) -> int:
+        return int(LakeQuery(str(self.folder / "lake")).dataset("trades").count_rows())
+
     def rows(self) -> list[tuple[str, int]]:
         """Symbol and trade id of every row, in the order of the stream."""
         sql = "SELECT symbol, trade_id FROM trades ORDER BY symbol, bseq, position"
@@ -127,10 +131,12 @@ class KilledArchive:
         ]
 
     def die_at(self, place: str, rng: random.Random) -> None:
-        """Start it, send, and see it die there."""
+        """Start it, see it store something, and die there."""
+        before = self.stored()
         self.start()
+        self.send(5, rng)
+        self.until(lambda: self.stored() > before)
         self.order.write_text(place)
-        # The process is silent until it has begun; a batch there must be for it to die.
         while not self.dead():
             self.send(rng.randrange(1, 6), rng)
             time.sleep(0.2 + rng.random() / 5)
@@ -157,6 +163,7 @@ class KilledArchive:
             disordered=disordered,
             holes=stats["archive"]["holes"],
             counted=stats["archive"]["stored"],
+            batches=stats["archive"]["batches"],
         )
 
 
