@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import boto3
 import pytest
 from hypothesis import settings
 
@@ -33,14 +35,18 @@ def kinesis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kinesis
 
 
 @pytest.fixture
-def kinesis(kinesis_server: KinesisConfig) -> KinesisConfig:
-    """Two fresh streams of this test (two shards for market data)."""
+def kinesis(kinesis_server: KinesisConfig) -> Iterator[KinesisConfig]:
+    """Two fresh streams of this test (two shards for market data), deleted after it."""
     tag = uuid.uuid4().hex[:8]
     config = replace(
         kinesis_server, market_data=f"market-data-{tag}", market_signals=f"market-signals-{tag}"
     )
     local_aws.ensure_streams(config, shards=2)
-    return config
+    yield config
+    client = boto3.client("kinesis", **config.client_kwargs())
+    for name in (config.market_data, config.market_signals):
+        with contextlib.suppress(client.exceptions.ResourceNotFoundException):
+            client.delete_stream(StreamName=name)
 
 
 @pytest.fixture

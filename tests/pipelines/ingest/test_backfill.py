@@ -162,7 +162,7 @@ class _Queues:
         return self.waiting.setdefault(bucket, [])
 
     def all(self, *kinds: str) -> list[Message]:
-        return [m for q in self.waiting.values() for m in q if m["T"] in kinds]
+        return [m for q in list(self.waiting.values()) for m in q if m["T"] in kinds]
 
 
 class Bench:
