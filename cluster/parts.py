@@ -22,6 +22,7 @@ from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.recorded import RecordedMarket
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import KinesisConfig
+from pipelines.streaming.anomalies import AnomalyConfig
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
 from pipelines.streaming.session import SparkConfig
@@ -137,6 +138,18 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         assumed_spread_bps=settings.assumed_spread_bps,
         lateness_s=settings.watermark_s,
         provisional_every_s=settings.provisional_every_s,
+        anomalies=AnomalyConfig(
+            price_pct=settings.anomaly_price_pct,
+            volume_ratio=settings.anomaly_volume_ratio,
+            rsi_high=settings.anomaly_rsi_high,
+            rsi_low=settings.anomaly_rsi_low,
+            spread_ratio=settings.anomaly_spread_ratio,
+            latency_ms=settings.anomaly_latency_ms,
+            live=settings.live,
+            model=settings.anomaly_model,
+            trees_score=settings.anomaly_trees_score,
+            lof_score=settings.anomaly_lof_score,
+        ),
         history=learning.history(settings),
         maintenance_every_s=settings.maintenance_every_s,
         maintenance=Limits(retention_h=settings.lake_retention_h, keep_days=settings.keep_days()),

@@ -213,6 +213,31 @@ class Settings(BaseSettings):
         1.0, ge=0, description="Least seconds between features of a forming bar; 0: none."
     )
 
+    # What is unusual about a bar
+    anomaly_price_pct: float = Field(
+        5.0, gt=0, description="Price spike: per cent from the median of 20 closes."
+    )
+    anomaly_volume_ratio: float = Field(
+        3.0, gt=0, description="Volume spike: multiple of the average volume."
+    )
+    anomaly_rsi_high: float = Field(70.0, gt=0, lt=100, description="RSI: overbought above it.")
+    anomaly_rsi_low: float = Field(30.0, gt=0, lt=100, description="RSI: oversold below it.")
+    anomaly_spread_ratio: float = Field(
+        5.0, gt=0, description="Spread blow-out: multiple of the usual spread."
+    )
+    anomaly_latency_ms: float = Field(
+        100.0, gt=0, description="Feed latency: mean of a minute's messages (live)."
+    )
+    anomaly_model: Literal["trees", "lof", "off"] = Field(
+        "trees", description="Model of outliers: half-space trees, or local outlier factor."
+    )
+    anomaly_trees_score: float = Field(
+        0.9, gt=0, lt=1, description="Score of the trees above which a bar is an outlier."
+    )
+    anomaly_lof_score: float = Field(
+        2.7, gt=1, description="Local outlier factor above which a bar is one."
+    )
+
     # Serving
     stale_after_s: float = Field(
         180.0, gt=0, description="Market seconds after which a closed bar is stale (or 15 wall s)."

@@ -330,7 +330,7 @@ ARCHIVE_STATE = _table(
 RAW_TABLES = ("trades", "quotes", "bars", "events", "gaps", "corrections", "quarantine")
 """What the archive query writes."""
 
-SIGNAL_TABLES = ("features", "signals", "stats")
+SIGNAL_TABLES = ("features", "signals", "stats", "anomalies")
 """What the signals query writes."""
 
 

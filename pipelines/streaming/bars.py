@@ -33,7 +33,7 @@ import orjson
 from pipelines.events import MINUTE_NS, SECOND_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, FeatureRow
-from pipelines.streaming.derived import LATENESS_NS, Derived, agree, differences
+from pipelines.streaming.derived import Derived, agree, differences
 from pipelines.streaming.open_time import JUMP_NS, open_ns
 from pipelines.streaming.spread import SpreadMeter
 
@@ -71,7 +71,8 @@ class Part:
         ops: In order: ``("q", ns, bid, ask)``, ``("t", ns, price, size, in price)``,
             ``("b", start_ns, open, high, low, close, volume, trades, vwap)``,
             ``("g", from_ns, to_ns)``, ``("f", count)`` of backfilled messages and ``("x",)``, a
-            message that was left out; none for a mere heartbeat.
+            message that was left out, and ``("l", count, total_ms)``, how long the messages took to
+            arrive (live); none for a mere heartbeat.
     """
 
     epoch: str
@@ -147,12 +148,14 @@ class SymbolState:
 
     Args:
         assumed_spread_bps: Spread of a bar without quotes.
-        lateness_ns: Market time that a longer window waits for its last bar.
+        derived: Makes what else follows from the bars.
     """
 
-    def __init__(self, *, assumed_spread_bps: float = 2.0, lateness_ns: int = LATENESS_NS) -> None:
+    def __init__(
+        self, *, assumed_spread_bps: float = 2.0, derived: Callable[[], Derived] = Derived
+    ) -> None:
         self._assumed = assumed_spread_bps
-        self._lateness_ns = lateness_ns
+        self._new_derived = derived
         self._rolled: list[dict[str, Any]] = []
         self._marks: dict[str, int] = {}
         self._market_ns = self._sent_ns = self._formed_ns = 0
@@ -235,7 +238,11 @@ class SymbolState:
 
     @classmethod
     def from_bytes(
-        cls, data: bytes, *, assumed_spread_bps: float = 2.0, lateness_ns: int = LATENESS_NS
+        cls,
+        data: bytes,
+        *,
+        assumed_spread_bps: float = 2.0,
+        derived: Callable[[], Derived] = Derived,
     ) -> SymbolState:
         """The state that :meth:`to_bytes` wrote.
 
@@ -246,7 +253,7 @@ class SymbolState:
         head = orjson.loads(data[4:size])
         if head["v"] != _STATE_VERSION:
             raise ValueError(f"state of version {head['v']}; this code reads {_STATE_VERSION}")
-        self = cls(assumed_spread_bps=assumed_spread_bps, lateness_ns=lateness_ns)
+        self = cls(assumed_spread_bps=assumed_spread_bps, derived=derived)
         self._marks = dict(head["marks"])
         self._market_ns = head["market_ns"]
         self._starts = head["starts"]
@@ -277,7 +284,7 @@ class SymbolState:
         # wall time at which its end was first seen, 0 before]
         self._minutes: dict[int, list[Any]] = {}
         self._spread = SpreadMeter()
-        self._derived = Derived(lateness_ns=self._lateness_ns)
+        self._derived = self._new_derived()
         self._derived.restore(start.derived)
 
     def _apply(self, op: Sequence[Any], part: Part, closed: list[Decidable]) -> None:
@@ -294,6 +301,8 @@ class SymbolState:
             self._gaps = [*self._gaps[1 - _MAX_GAPS :], [from_ns, to_ns]]
         elif kind == "f":
             self.counters["backfilled"] += op[1]
+        elif kind == "l":
+            self._derived.latency(op[1], op[2])
         elif kind == "x":
             self.counters["skipped"] += 1
 

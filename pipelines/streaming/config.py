@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import BarHistory, KinesisConfig
+from pipelines.streaming.anomalies import AnomalyConfig
 from pipelines.streaming.session import SparkConfig
 
 
@@ -36,6 +37,7 @@ class StreamingConfig:
             last bar.
         provisional_every_s: Least time of the stream between two features of a symbol's forming
             bar; 0: none.
+        anomalies: What is unusual about a bar.
         history: Bars of the past, for warming up; ``None``: the lake's own.
         history_bars: So many of them for each symbol.
         signals: Whether the signals query runs.
@@ -63,6 +65,7 @@ class StreamingConfig:
     assumed_spread_bps: float = 2.0
     lateness_s: float = 30.0
     provisional_every_s: float = 1.0
+    anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)
     history: BarHistory | None = None
     history_bars: int = 512
     signals: bool = True

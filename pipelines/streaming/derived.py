@@ -1,7 +1,7 @@
 """What else follows from the closed bars and trades of one symbol. Pure.
 
-Indicators, roll-ups, statistics: nothing decides on them, and all of it is a function of the
-stream. It travels with the bar that it was computed at, and is published as it was computed.
+Indicators, roll-ups, statistics, anomalies: nothing decides on them, and all of it is a function of
+the stream. It travels with the bar that it was computed at, and is published as it was computed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureRow, Floats
 from pipelines.features.indicators import Indicators
 from pipelines.features.rollup import RollUp
+from pipelines.streaming.anomalies import AnomalyConfig, Watch
 from pipelines.streaming.stats import PriceStats, SlidingAverages
 
 LATENESS_NS: Final = 30 * SECOND_NS
@@ -30,12 +31,21 @@ class Derived:
 
     Args:
         lateness_ns: Market time that a window waits for its last bar.
+        anomalies: What is unusual; without, the rules alone and no model.
+        seed: Seed of the model.
     """
 
-    __slots__ = ("_averages", "_indicators", "_lateness_ns", "_prices", "_rollup")
+    __slots__ = ("_averages", "_indicators", "_lateness_ns", "_prices", "_rollup", "_watch")
 
-    def __init__(self, *, lateness_ns: int = LATENESS_NS) -> None:
+    def __init__(
+        self,
+        *,
+        lateness_ns: int = LATENESS_NS,
+        anomalies: AnomalyConfig | None = None,
+        seed: int = 0,
+    ) -> None:
         self._lateness_ns = lateness_ns
+        self._watch = Watch(anomalies or AnomalyConfig(model="off"), seed=seed)
         self._indicators = Indicators()
         self._rollup = RollUp()
         self._prices = PriceStats()
@@ -45,11 +55,16 @@ class Derived:
         """Take a trade in that makes a price."""
         self._prices.trade(ns, price)
 
+    def latency(self, count: int, total_ms: float) -> None:
+        """Take in how long some messages took to arrive."""
+        self._watch.latency(count, total_ms)
+
     def push(self, bar: ClosedBar) -> None:
         """Take a bar of the past in, for warming up; the prices begin with the stream."""
         self._indicators.push(bar)
         self._rollup.push(bar)
         self._averages.push(bar)
+        self._watch.push(bar)
 
     def update(
         self,
@@ -68,7 +83,7 @@ class Derived:
             differences: Of our own bar from the vendor's, if there are both.
 
         Returns:
-            ``indicators``, ``rollups`` (those that closed) and ``stats``.
+            ``indicators``, ``rollups`` (those that closed), ``stats`` and ``anomalies``.
         """
         self._averages.push(bar)
         return {
@@ -83,6 +98,7 @@ class Derived:
                     "tolerance": TOLERANCE,
                 },
             },
+            "anomalies": self._watch.update(bar, closes=closes, row=row),
         }
 
     def idle(self, market_ns: int, *, pending: Iterable[int]) -> list[dict[str, Any]]:
@@ -103,7 +119,7 @@ class Derived:
         """Everything it knows, JSON types."""
         return [
             self._indicators.state(), self._rollup.state(), self._prices.state(),
-            self._averages.state(),
+            self._averages.state(), self._watch.state(),
         ]  # fmt: skip
 
     def restore(self, state: Sequence[Any]) -> None:
@@ -113,6 +129,8 @@ class Derived:
             self._rollup.restore(state[1])
             self._prices.restore(state[2])
             self._averages.restore(state[3])
+        if len(state) > 4:  # an older version wrote none
+            self._watch.restore(state[4])
 
 
 def differences(own: Sequence[float], vendor: Sequence[float]) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """What becomes of a decision: decide once, commit to the lake, publish what the lake holds.
 
-Rows of the fold in, the tables ``features``, ``signals`` and ``stats`` and the items ``bar``,
-``features``, ``signal`` and ``stats`` out. A batch that the lake holds already, because a driver
-died between commit and checkpoint, is published as it stands there and nobody is asked again. Bars
-that a query with a new checkpoint reads again, and that the lake holds a decision on, are not
-decided again.
+Rows of the fold in, the tables ``features``, ``signals``, ``stats`` and ``anomalies`` and the
+items ``bar``, ``features``, ``signal``, ``stats`` and ``anomaly`` out. A batch that the lake holds
+already, because a driver died between commit and checkpoint, is published as it stands there and
+nobody is asked again. Bars that a query with a new checkpoint reads again, and that the lake holds
+a decision on, are not decided again.
 
-Statistics are committed after everything was published: no signal waits for them.
+Statistics are committed after everything was published, and so are anomalies, which are published
+last: no signal waits for them.
 """
 
 from __future__ import annotations
@@ -25,10 +26,18 @@ from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.tables import SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
-from pipelines.streaming.rows import derived_items, provisional_items, stats_table, table_of
+from pipelines.streaming.rows import (
+    anomalies_table,
+    anomaly_items,
+    derived_items,
+    provisional_items,
+    stats_table,
+    table_of,
+)
 from pipelines.streaming.schemas import SIGNALS
 
-_FEATURES, _SIGNALS, _STATS = SIGNAL_TABLES
+_FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES
+_CIRCUIT: Final = ("closed", "half_open", "open")
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
 _COPIED: Final = (
     "action", "action_id", "confidence", "probabilities", "value", "q_values",
@@ -49,6 +58,8 @@ def new_stats() -> dict[str, Any]:
         "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "compared": 0,
         "mismatches": 0, "rollups": 0, "duplicates": 0, "late_trades": 0, "backfilled": 0,
         "skipped": 0, "unavailable": 0, "provisional": 0, "provisional_dropped": 0,
+        "anomalies": 0, "policy": "closed", "policy_asked": 0, "policy_failed": 0,
+        "policy_refused": 0, "policy_opened": 0,
         "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
 
@@ -126,7 +137,12 @@ class Outbox:
             committed = time.perf_counter()
             self._publish(tables, [*bars, *idle])
             published = time.perf_counter()
-            self._commit({_STATS: stats_table(bars, known_ns=known_ns)}, query_id, batch_id)
+            tables = {_STATS: stats_table(bars, known_ns=known_ns)}
+            found = anomalies_table(bars, known_ns=known_ns)
+            if found.num_rows:
+                tables[_ANOMALIES] = found
+            self._commit(tables, query_id, batch_id)
+            self._publish_anomalies(found, query_id, batch_id)
         elif idle:
             self._publish_derived(idle)
         if forming:
@@ -186,6 +202,14 @@ class Outbox:
         self._sink.put_items([*before, *derived_items(payloads)])
         self._stats["rollups"] += sum(len(payload.get("rollups", ())) for payload in payloads)
 
+    def _publish_anomalies(self, found: pa.Table, query_id: str, batch_id: int) -> None:
+        if self._may_be_held:
+            held = self._writer.read_batch(_ANOMALIES, query_id, batch_id)
+            found = found if held is None else held
+        if found.num_rows:
+            self._sink.put_items(list(anomaly_items(found)))
+            self._stats["anomalies"] += found.num_rows
+
     def _publish_forming(self, payloads: Sequence[Mapping[str, Any]]) -> None:
         """Publish forming bars beside the batches; left out while the last are on their way."""
         if self._forming is not None:
@@ -202,6 +226,9 @@ class Outbox:
         bars: list[Mapping[str, Any]] = []
         idle: list[Mapping[str, Any]] = []
         forming: list[Mapping[str, Any]] = []
+        circuits = [payload["policy"] for payload in payloads if "policy" in payload]
+        if circuits:  # of each worker that asked; the worst is shown
+            self._stats["policy"] = max(circuits, key=_CIRCUIT.index)
         for payload in payloads:
             if "bar" in payload:
                 bars.append(payload)

@@ -71,10 +71,12 @@ class Outliers:
         if self._model == "off":
             self._keep(row)
             return None
+        if len(self._kept) < WINDOW * len(_INPUTS):
+            self._keep(row)
+            return None
         place = _place(self._model, self._seed)
         known = place.take(self._kept)
-        warm = len(self._kept) >= len(_INPUTS) * WINDOW
-        score = known.score(row) if warm else None
+        score = known.score(row)
         known.learn(row)
         self._keep(row)
         place.put(self._kept, known)

@@ -48,6 +48,15 @@ _log = logging.getLogger(__name__)
 
 def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Reduce one partition, whole shards in order (for ``mapInArrow``)."""
+    return _reduce(batches, live=False)
+
+
+def reduce_live(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same where times are those of the wall clock: also how long messages took to arrive."""
+    return _reduce(batches, live=True)
+
+
+def _reduce(batches: Iterable[pa.RecordBatch], *, live: bool) -> Iterator[pa.RecordBatch]:
     rows: dict[str, list[Any]] = {}
     for batch in batches:
         for data in batch.column("data").to_pylist():
@@ -56,7 +65,7 @@ def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             except MalformedFrame as error:
                 _log.debug("left to the archive: %s", error)
                 continue
-            add(record, rows)
+            add(record, rows, live=live)
     if rows:
         yield pa.record_batch(
             [
@@ -69,7 +78,7 @@ def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     settle("reduce")
 
 
-def add(record: Record, rows: dict[str, list[Any]]) -> None:
+def add(record: Record, rows: dict[str, list[Any]], *, live: bool = False) -> None:
     """Append what a record says about each of its symbols.
 
     A message that passes the rule and is nevertheless not understood would be read again at every
@@ -78,6 +87,7 @@ def add(record: Record, rows: dict[str, list[Any]]) -> None:
     Args:
         record: The record.
         rows: Per symbol its parts so far; each ``[epoch, bseq, sent_at_ns, market_ns, ops]``.
+        live: Whether to say how long the messages took to arrive.
     """
     ops: dict[str, list[Any]] = {}
     for message in record.messages:
@@ -88,6 +98,10 @@ def add(record: Record, rows: dict[str, list[Any]]) -> None:
             symbol = message.get("S") if isinstance(message, dict) else None
             if type(symbol) is str:
                 ops.setdefault(symbol, []).append(["x"])
+    if live:
+        for symbol, (count, total_ms) in _latency(record).items():
+            if symbol in ops:
+                ops[symbol].append(["l", count, total_ms])
     for symbol, done in ops.items():
         rows.setdefault(symbol, []).append(
             [record.epoch, record.bseq, record.sent_at_ns, record.market_ns, done]
@@ -116,6 +130,24 @@ def _add(message: Message, market_ns: int, ops: dict[str, list[Any]]) -> None:
     elif kind == GAP and is_gap(message) and not message.get("backfilled"):
         op = ["g", message.get("from_ns"), message["to_ns"]]
         ops.setdefault(message["S"], []).append(op)
+
+
+def _latency(record: Record) -> dict[str, tuple[int, float]]:
+    """Per symbol how many trades and quotes came, and the sum of how long they took, ms."""
+    found: dict[str, tuple[int, float]] = {}
+    for message in record.messages:
+        if not isinstance(message, dict) or message.get("T") not in (TRADE, QUOTE):
+            continue
+        received_ns = message.get("r")
+        if message.get("bf") or type(received_ns) is not int:
+            continue
+        try:
+            symbol, took_ms = message["S"], (received_ns - parse_time_ns(message["t"])) / 1e6
+            count, total_ms = found.get(symbol, (0, 0.0))
+        except _BAD_DATA:
+            continue  # told by the loop over the same messages
+        found[symbol] = count + 1, total_ms + took_ms
+    return found
 
 
 def parts_of(blobs: Sequence[tuple[int, bytes]]) -> list[Part]:

@@ -12,13 +12,15 @@ from typing import Any, Final
 import orjson
 import pyarrow as pa
 
-from pipelines.events import item, parse_time_ns
+from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.files import conform
 from pipelines.lake.tables import TABLES
 
 _STATS: Final = "stats"
+_ANOMALIES: Final = "anomalies"
 _COLUMNS: Final = ("count", "min", "max", "mean", "variance", "std")
+_FOUND: Final = ("severity", "score", "value", "threshold", "reason", "detector")
 
 Payload = Mapping[str, Any]
 
@@ -58,6 +60,40 @@ def stats_table(bars: Iterable[Payload], *, known_ns: int) -> pa.Table:
             }
         )
     return table_of(_STATS, rows)
+
+
+def anomalies_table(bars: Iterable[Payload], *, known_ns: int) -> pa.Table:
+    """Rows of ``anomalies`` from payloads of closed bars."""
+    rows = [
+        {
+            "symbol": payload["symbol"],
+            "event_time": parse_time_ns(payload["event_time"]) // 1000,
+            "event_time_ns": parse_time_ns(payload["event_time"]),
+            "type": finding["kind"],
+            **{name: finding[name] for name in _FOUND},
+            "known_at": known_ns // 1000,
+            "payload": orjson.dumps({"gap": payload["gap"]}).decode(),
+        }
+        for payload in bars
+        for finding in payload.get("anomalies", ())
+    ]
+    return table_of(_ANOMALIES, rows)
+
+
+def anomaly_items(table: pa.Table) -> Iterator[dict[str, Any]]:
+    """Items ``anomaly`` of committed rows, their kind in the id."""
+    for row in table.to_pylist():
+        yield item(
+            "anomaly",
+            symbol=row["symbol"],
+            event_time=format_time_ns(row["event_time_ns"]),
+            data={
+                "kind": row["type"],
+                **{name: row[name] for name in _FOUND},
+                **orjson.loads(row["payload"]),
+            },
+            model=row["type"],
+        )
 
 
 def provisional_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:

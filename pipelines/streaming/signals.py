@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,13 @@ from pipelines.kinesis.source import source_options
 from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.anomalies import AnomalyConfig
 from pipelines.streaming.ask import PolicyClient
 from pipelines.streaming.bars import Decidable, SymbolState
 from pipelines.streaming.config import StreamingConfig
-from pipelines.streaming.derived import LATENESS_NS
+from pipelines.streaming.derived import LATENESS_NS, Derived
 from pipelines.streaming.outbox import Outbox
-from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce
+from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
 from pipelines.streaming.warmup import Warmup, decided_in
@@ -62,6 +64,7 @@ class Fold:
         assumed_spread_bps: Spread of a bar without quotes.
         lateness_ns: Market time that a longer window waits for its last bar.
         provisional_every_ns: Least time between two features of a forming bar; 0: none.
+        anomalies: What is unusual; each symbol's model is seeded by its name.
     """
 
     def __init__(
@@ -71,7 +74,9 @@ class Fold:
         assumed_spread_bps: float,
         lateness_ns: int = LATENESS_NS,
         provisional_every_ns: int = 0,
+        anomalies: AnomalyConfig | None = None,
     ) -> None:
+        self._anomalies = anomalies
         self._every_ns = provisional_every_ns
         self._loader = warmup.loader()
         self._assumed = assumed_spread_bps
@@ -101,11 +106,17 @@ class Fold:
         self, symbol: str, blobs: Sequence[tuple[int, bytes]], data: bytes | None
     ) -> tuple[list[str], bytes]:
         """The same without Spark: payloads and the new state."""
+        derived = functools.partial(
+            Derived,
+            lateness_ns=self._lateness_ns,
+            anomalies=self._anomalies,
+            seed=zlib.crc32(symbol.encode()),
+        )
         if data is None:
-            state = SymbolState(assumed_spread_bps=self._assumed, lateness_ns=self._lateness_ns)
+            state = SymbolState(assumed_spread_bps=self._assumed, derived=derived)
         else:
             state = SymbolState.from_bytes(
-                bytes(data), assumed_spread_bps=self._assumed, lateness_ns=self._lateness_ns
+                bytes(data), assumed_spread_bps=self._assumed, derived=derived
             )
         before = dict(state.counters)
         closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
@@ -141,9 +152,13 @@ class Ask:
         bars = [i for i, payload in enumerate(payloads) if not payload.get("decided", True)]
         signals: list[str | None] = [None] * len(rows)
         if bars:
-            answers = _client(self.url, self.deadline_s).decide([payloads[i] for i in bars])
+            client = _client(self.url, self.deadline_s)
+            before = client.report()
+            answers = client.decide([payloads[i] for i in bars])
             for i, answer in zip(bars, answers, strict=True):
                 signals[i] = orjson.dumps(answer).decode()
+            rows.append({"symbol": "", "payload": _moved(before, client.report())})
+            signals.append(None)
         yield pa.record_batch(
             [
                 pa.array([row["symbol"] for row in rows], pa.string()),
@@ -153,6 +168,12 @@ class Ask:
             schema=_ARROW,
         )
         settle("ask")
+
+
+def _moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The payload of how asking went: state of the circuit, and counters."""
+    counted = {f"policy_{k}": n - before[k] for k, n in after.items() if k != "state"}
+    return orjson.dumps({"policy": after["state"], "counters": counted}).decode()
 
 
 @functools.cache
@@ -232,6 +253,7 @@ def start(
         assumed_spread_bps=config.assumed_spread_bps,
         lateness_ns=int(config.lateness_s * SECOND_NS),
         provisional_every_ns=int(config.provisional_every_s * SECOND_NS),
+        anomalies=config.anomalies,
     )
     ask = Ask(config.policy_url, config.policy_deadline_s)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
@@ -240,7 +262,7 @@ def start(
         .options(**options)
         .load()
         .select("data")
-        .mapInArrow(reduce, REDUCED_SCHEMA)
+        .mapInArrow(reduce_live if config.anomalies.live else reduce, REDUCED_SCHEMA)
         .groupBy("symbol")
         .applyInPandasWithState(fold, FOLDED_SCHEMA, STATE_SCHEMA, "append", "NoTimeout")
         .writeStream.queryName(SIGNALS)

@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import orjson
+import pyarrow as pa
 import pytest
 
 from cluster.processes import free_port
 from pipelines.streaming.ask import FAILURES, PAUSE_S, PolicyClient, request_of
+from pipelines.streaming.signals import Ask
 
 AT = "2011-01-03T14:30:00Z"
 
@@ -237,3 +239,23 @@ def test_decide_without_a_policy_holds():
 def test_decide_with_nobody_there_holds():
     client = PolicyClient("http://127.0.0.1:1/v1/signals/batch", deadline_s=0.2)
     assert client.decide([row()])[0]["reason"] == "unavailable"
+
+
+def test_ask_of_a_partition_asks_once_and_reports_how_that_went(policy):
+    bars = [row("SPY", decided=False), row("QQQ", decided=False), row("DIA", decided=True)]
+    said = [*bars, {"symbol": "SPY", "counters": {"late_bars": 1}}]
+    data = {
+        "symbol": [one["symbol"] for one in said],
+        "payload": [orjson.dumps(one).decode() for one in said],
+    }
+    (batch,) = Ask(policy.url, 0.5)([pa.RecordBatch.from_pydict(data)])
+    *rows, report = batch.to_pylist()
+    assert [one["signal"] is not None for one in rows] == [True, True, False, False]
+    assert [question["symbols"] for question in policy.requests] == [["SPY", "QQQ"]]
+    assert report["signal"] is None
+    assert orjson.loads(report["payload"]) == {
+        "policy": "closed",
+        "counters": {
+            "policy_asked": 1, "policy_failed": 0, "policy_refused": 0, "policy_opened": 0,
+        },
+    }  # fmt: skip

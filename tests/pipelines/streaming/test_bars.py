@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_first_bar_after_history_has_its_indicators():
 
 
 def test_window_without_its_last_minute_closes_by_time_once_no_minute_waits():
-    state = SymbolState(lateness_ns=30 * SECOND_NS)
+    state = SymbolState(derived=partial(Derived, lateness_ns=30 * SECOND_NS))
     stream = parts(
         (60, [bar(0)]), (239, [trade(239)]), (329, []), (330, []), (334, []), (335.1, []),
     )  # fmt: skip

@@ -185,6 +185,77 @@ def test_take_publishes_and_stores_what_follows_from_the_bars(new_outbox, sink, 
     assert lake(tmp_path, "SELECT count(*) AS n FROM stats") == [{"n": 4}]
 
 
+def _strange(ask: bool) -> list[dict[str, Any]]:
+    """A batch with an anomaly in its second bar of SPY."""
+    rows = Policy().run(ask)
+    payload = orjson.loads(rows[1]["payload"])
+    payload["anomalies"] = [
+        {
+            "kind": "volume_spike", "severity": "warning", "score": 2.0, "value": 6.0,
+            "threshold": 3.0, "reason": "volume is 6.0 times the average", "detector": "rule",
+        }
+    ]  # fmt: skip
+    rows[1]["payload"] = orjson.dumps(payload).decode()
+    return rows
+
+
+def test_take_stores_and_publishes_an_anomaly_once_whatever_is_replayed(new_outbox, sink, tmp_path):
+    outbox = new_outbox()
+    outbox.take(_strange, query_id=QUERY, batch_id=0)
+    assert sink.items[-1] == {
+        "id": "anomaly:SPY:2011-01-03T14:31:00Z:0:volume_spike", "kind": "anomaly",
+        "symbol": "SPY", "event_time": "2011-01-03T14:31:00Z", "revision": 0,
+        "data": {
+            "kind": "volume_spike", "severity": "warning", "score": 2.0, "value": 6.0,
+            "threshold": 3.0, "reason": "volume is 6.0 times the average", "detector": "rule",
+            "gap": True,
+        },
+    }  # fmt: skip
+    assert outbox.stats()["anomalies"] == 1
+    first = list(sink.items)
+    new_outbox().take(_strange, query_id=QUERY, batch_id=0)
+    assert sink.items == first * 2
+    assert lake(tmp_path, "SELECT count(*) AS n FROM anomalies") == [{"n": 1}]
+
+
+def test_take_after_a_crash_before_the_anomalies_makes_up_for_them(
+    new_outbox, sink, tmp_path, monkeypatch
+):
+    whole = LakeWriter.commit
+
+    def fails(self, name, *args, **kwargs):
+        if name == "anomalies":
+            raise OSError("killed")
+        return whole(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(LakeWriter, "commit", fails)
+    with pytest.raises(OSError, match="killed"):
+        new_outbox().take(_strange, query_id=QUERY, batch_id=0)
+    assert "anomaly" not in {item["kind"] for item in sink.items}
+    monkeypatch.setattr(LakeWriter, "commit", whole)
+    new_outbox().take(_strange, query_id=QUERY, batch_id=0)
+    assert [item["kind"] for item in sink.items].count("anomaly") == 1
+    assert lake(tmp_path, "SELECT symbol, type FROM anomalies") == [
+        {"symbol": "SPY", "type": "volume_spike"}
+    ]
+
+
+def test_take_shows_the_worst_circuit_and_counts_what_was_asked(new_outbox):
+    def run(ask: bool) -> list[dict[str, Any]]:
+        said = [
+            {"policy": state, "counters": {"policy_asked": 1, "policy_failed": state == "open"}}
+            for state in ("closed", "open", "half_open")
+        ]
+        return [
+            {"symbol": "", "payload": orjson.dumps(one).decode(), "signal": None} for one in said
+        ]
+
+    outbox = new_outbox()
+    outbox.take(run, query_id=QUERY, batch_id=0)
+    stats = outbox.stats()
+    assert (stats["policy"], stats["policy_asked"], stats["policy_failed"]) == ("open", 3, 1)
+
+
 def test_take_without_bars_publishes_roll_ups_that_closed_by_time(new_outbox, sink):
     idle = {"symbol": "SPY", "rollups": _derived(1)["rollups"]}
     row = {"symbol": "SPY", "payload": orjson.dumps(idle).decode(), "signal": None}

@@ -6,9 +6,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from pipelines.events import GAP, HEARTBEAT, MINUTE_NS
+from pipelines.events import GAP, HEARTBEAT, MINUTE_NS, Record, parse_time_ns
 from pipelines.streaming.bars import Start, SymbolState
-from pipelines.streaming.reduce import parts_of, reduce
+from pipelines.streaming.reduce import add, parts_of, reduce
 
 
 def _parts(batches):
@@ -105,3 +105,23 @@ def test_reduce_counts_a_message_that_breaks_the_code_and_goes_on(tape, rows_of,
     state = SymbolState()
     state.fold([part], start_of=lambda _: Start())
     assert state.counters["skipped"] == 1
+
+
+def test_live_parts_say_how_long_trades_and_quotes_took_and_others_do_not():
+    ns = parse_time_ns("2024-07-01T14:00:00Z")
+    at = {"S": "SPY", "t": "2024-07-01T14:00:00Z"}
+    trade = {"T": "t", "p": 1.0, "s": 1, **at}
+    messages = [
+        {**trade, "r": ns + 20_000_000},
+        {**trade, "r": ns + 50_000_000},
+        {**trade, "r": ns + 90_000_000, "bf": True},
+        trade,
+        {**trade, "S": 7, "r": ns},
+    ]
+    record = Record(epoch="e", bucket=1, bseq=1, sent_at_ns=ns, market_ns=ns, messages=messages)
+    live: dict[str, list] = {}
+    add(record, live, live=True)
+    replayed: dict[str, list] = {}
+    add(record, replayed)
+    assert live["SPY"][0][-1][-1] == ["l", 2, 70.0]
+    assert live["SPY"][0][-1][:-1] == replayed["SPY"][0][-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,18 +19,21 @@ from pyspark.sql import SparkSession
 
 from pipelines.codec import decode_items, encode_record
 from pipelines.events import MINUTE_NS, Record, bucket_of, format_time_ns, parse_time_ns
-from pipelines.features.builder import batch
+from pipelines.features.bar import ClosedBar
+from pipelines.features.builder import FeatureBuilder, batch
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
 from pipelines.streaming import signals
+from pipelines.streaming.anomalies import Watch
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
 
 SPARK = SparkConfig(master="local[2]", app_name="signals-test", driver_memory="512m", ui_port=None)
 SYMBOLS = ("SPY", "QQQ")
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
-N_HISTORY, N_LIVE = 70, 12
+N_HISTORY, N_LIVE = 150, 12
+LOUD = (3, 8)
 
 
 class History:
@@ -100,7 +104,10 @@ def policy_url() -> Iterator[str]:
 def history(shared_data: Path) -> History:
     table = pq.read_table(shared_data / "bars_1min_spy_2011_01.parquet")
     rows = table.slice(300, N_HISTORY + N_LIVE)
-    return History(rows["close"].to_pylist(), [float(v) for v in rows["volume"].to_pylist()])
+    volumes = [float(v) for v in rows["volume"].to_pylist()]
+    for minute in LOUD:
+        volumes[N_HISTORY + minute] = 8 * sum(volumes[N_HISTORY + minute - 19 :][:19]) / 19
+    return History(rows["close"].to_pylist(), volumes)
 
 
 @pytest.fixture(scope="module")
@@ -218,9 +225,20 @@ def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_fe
     }
     assert len(items) > len(by_id)  # the replayed batch was published again
     assert on_stream == in_lake
+    strange = {
+        (i["symbol"], i["event_time"], i["data"]["kind"]): i["data"]["reason"]
+        for i in by_id.values()
+        if i["kind"] == "anomaly"
+    }
+    assert strange == _unusual(history)  # as without the restart
+    kept = lake.sql("SELECT symbol, event_time_ns, type, reason FROM anomalies").to_pylist()
+    assert len(kept) == len(strange)
+    assert {
+        (r["symbol"], format_time_ns(r["event_time_ns"]), r["type"]): r["reason"] for r in kept
+    } == strange
     rolled = [i for i in by_id.values() if i["kind"] == "bar" and "window" in i["data"]]
     assert [i["data"]["window"] for i in rolled] == ["5m"] * 2 * len(SYMBOLS)
-    assert len(by_id) == 4 * len(in_lake) + len(rolled)  # bar, features, signal, stats
+    assert len(by_id) == 4 * len(in_lake) + len(rolled) + len(strange)
     for symbol in SYMBOLS:
         ours = [i for i in by_id.values() if i["symbol"] == symbol and i not in rolled]
         for kind in ("bar", "features", "signal", "stats"):
@@ -229,6 +247,26 @@ def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_fe
     indicators = [i["data"]["indicators"] for i in by_id.values() if i["kind"] == "features"]
     assert all(found["sma_60"] is not None for found in indicators)  # warm from history
     assert Policy.asked > asked
+
+
+def _unusual(history: History) -> dict[tuple[str, str, str], str]:
+    """The anomalies of a history that nothing interrupts: why, by symbol, time and kind."""
+    found = {}
+    for symbol in SYMBOLS:
+        builder = FeatureBuilder()
+        watch = Watch(seed=zlib.crc32(symbol.encode()))
+        for minute in range(-N_HISTORY, N_LIVE):
+            bar = ClosedBar.from_message(history.bar(minute), spread_bps=2.0)
+            if minute < 0:
+                builder.push(bar)
+                watch.push(bar)
+                continue
+            row = builder.update(bar)
+            for finding in watch.update(bar, closes=builder.closes, row=row):
+                found[symbol, bar.event_time, finding["kind"]] = finding["reason"]
+    times = {format_time_ns(T0 + minute * MINUTE_NS) for minute in LOUD}
+    assert {k[1] for k in found if k[2] == "volume_spike"} >= times
+    return found
 
 
 def test_signals_from_a_new_checkpoint_decide_nothing_twice(config, kinesis, history, run):
