@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from pipelines.features import indicators
 from pipelines.features.rollup import WINDOWS
 from pipelines.features.spec import WINDOW
 from pipelines.lake.query import LakeQuery
+from serve.anomalies import AnomalyKey
 from serve.bars import GapKey, bar_of_lake
 
 _GAPS = """
@@ -44,6 +45,18 @@ _STATS = """
     WHERE symbol = $symbol AND event_time_ns < $before_ns AND date <= $last_day::DATE
     QUALIFY row_number() OVER (PARTITION BY event_time_ns ORDER BY known_at) = 1
     ORDER BY event_time_ns DESC LIMIT $limit
+"""
+_ANOMALIES = """
+    SELECT symbol, event_time_ns, type, severity, score, value, threshold, reason, detector,
+           epoch_us(known_at) AS known_us
+    FROM anomalies
+    WHERE event_time_ns >= $start AND event_time_ns < $end AND date >= $first_day::DATE
+      AND date <= $last_day::DATE AND ($symbol = '' OR symbol = $symbol)
+      AND list_contains($severities, severity)
+      AND (event_time_ns < $after_ns OR (event_time_ns = $after_ns
+           AND (symbol, type) > ($after_symbol, $after_type)))
+    QUALIFY row_number() OVER (PARTITION BY symbol, event_time_ns, type ORDER BY known_at) = 1
+    ORDER BY event_time_ns DESC, symbol, type LIMIT $limit
 """
 _FAR_NS = 2**62
 
@@ -139,6 +152,53 @@ class ServedLake:
                 **orjson.loads(row["payload"]),
             }
             for row in reversed(rows)
+        ]
+
+    def anomalies(
+        self,
+        *,
+        limit: int,
+        severities: Sequence[str],
+        symbol: str | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        after: AnomalyKey | None = None,
+    ) -> list[dict[str, Any]]:
+        """Anomalies with start ≤ time < end, newest first, then by symbol and kind.
+
+        Args:
+            limit: Most rows.
+            severities: Only of these.
+            symbol: Only of it.
+            start_ns: Market nanoseconds.
+            end_ns: Market nanoseconds.
+            after: The last row of the page before.
+        """
+        after_ns, after_symbol, after_type = after or (_FAR_NS, "", "")
+        first_ns = 0 if start_ns is None else start_ns
+        last_ns = min(_FAR_NS if end_ns is None else end_ns, after_ns + 1)
+        parameters = {
+            "limit": limit,
+            "severities": list(severities),
+            "symbol": symbol or "",
+            "start": first_ns,
+            "end": last_ns,
+            "first_day": format_time_ns(max(0, first_ns))[:10],
+            "last_day": format_time_ns(max(0, last_ns))[:10],
+            "after_ns": after_ns,
+            "after_symbol": after_symbol,
+            "after_type": after_type,
+        }
+        return [
+            {
+                "symbol": row["symbol"],
+                "event_time": format_time_ns(row["event_time_ns"]),
+                "kind": row["type"],
+                **{name: row[name] for name in ("severity", "score", "value", "threshold")},
+                **{name: row[name] for name in ("reason", "detector")},
+                "known_at": format_time_ns(row["known_us"] * 1000),
+            }
+            for row in self._query.sql(_ANOMALIES, parameters).to_pylist()
         ]
 
     def gaps(

@@ -166,6 +166,8 @@ class FeedMemory:
             elif kind == "stats":
                 _keep(memory.stats, {"event_time": event_time, **data})
                 self._emit("stats", symbol, event_time, event_time, data)
+            elif kind == "anomaly":
+                self._emit("anomalies", symbol, item["id"], event_time, data)
 
     def _provisional(self, item: Mapping[str, Any]) -> None:
         """Tell of a forming bar with its features; only the newest counts, none is remembered."""

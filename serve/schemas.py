@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 FEATURES = 11
 Action = Literal["HOLD", "BUY", "SELL"]
 Reason = Literal["stale", "gap", "warming_up", "no_model", "unavailable"]
+Severity = Literal["info", "warning", "critical"]
 Window = Literal["1m", "5m", "15m", "1h", "1d"]
 Symbol = Annotated[
     str, Field(pattern=r"^[A-Z0-9][A-Z0-9./-]{0,15}$", description="Ticker symbol, e.g. AAPL.")
@@ -249,6 +250,30 @@ class Ledger(Message):
     gaps: int | None = Field(description="Declared interruptions of the feed.")
     as_of: str | None
     stages: dict[str, Any] = Field(description="Each stage's own numbers.")
+
+
+class AnomalyRow(Message):
+    """Something unusual about a closed minute bar."""
+
+    symbol: str
+    event_time: str = Field(description="Start of the minute, market clock.")
+    kind: str = Field(
+        description="price_spike, volume_spike, rsi, spread_blowout, feed_latency or outlier."
+    )
+    severity: Severity
+    score: float = Field(description="How many times its threshold; of an outlier, its model's.")
+    value: float = Field(description="What was measured.")
+    threshold: float = Field(description="What it may be.")
+    reason: str = Field(description="A sentence with the numbers.")
+    detector: str = Field(description="rule, or the model: trees or lof.")
+    known_at: str = Field(description="Wall time at which it was stored.")
+
+
+class AnomalyPage(Message):
+    """Anomalies, newest first, then by symbol and kind."""
+
+    items: list[AnomalyRow]
+    next: str | None = Field(description="Cursor of the next page, or null.")
 
 
 class GapRow(Message):

@@ -15,9 +15,9 @@ import orjson
 
 CHANNELS = (
     "trades", "quotes", "bars", "rollups", "features", "provisional", "signals", "stats",
-    "system",
+    "anomalies", "system",
 )  # fmt: skip
-LATER_CHANNELS = ("anomalies", "portfolio", "alerts")
+LATER_CHANNELS = ("portfolio", "alerts")
 """Channels that may be subscribed already; nothing is sent on them yet."""
 MARKET = "*"
 """Symbol of what concerns no single symbol."""

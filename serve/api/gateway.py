@@ -20,12 +20,22 @@ from starlette.responses import Response
 from pipelines.events import bucket_of, parse_time_ns
 from pipelines.features.rollup import window_end_ns, window_start_ns
 from serve import bars as barlib
+from serve.anomalies import AnomalyKey, write_cursor
 from serve.api import docs, static
 from serve.api.errors import ERRORS, add_error_handlers, unavailable, unknown_symbol
-from serve.api.paging import GapWanted, Page, SymbolPath, gap_page_of, page_of
+from serve.api.paging import (
+    AnomaliesWanted,
+    GapWanted,
+    Page,
+    SymbolPath,
+    anomalies_of,
+    gap_page_of,
+    page_of,
+)
 from serve.mirror import FeedLost, Mirror
 from serve.readiness import readiness
 from serve.schemas import (
+    AnomalyPage,
     BarPage,
     GapPage,
     Health,
@@ -69,6 +79,19 @@ class Lake(Protocol):
         self, symbol: str, *, limit: int, before_ns: int | None
     ) -> Sequence[Mapping[str, Any]]:
         """Statistics at the last bars that began before a market time, oldest first."""
+        ...
+
+    def anomalies(
+        self,
+        *,
+        limit: int,
+        severities: Sequence[str],
+        symbol: str | None,
+        start_ns: int | None,
+        end_ns: int | None,
+        after: AnomalyKey | None,
+    ) -> Sequence[Mapping[str, Any]]:
+        """Anomalies with start ≤ time < end that follow one, newest first."""
         ...
 
     def gaps(
@@ -219,6 +242,31 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         rows = await _with_older(threads, rows, wanted, symbol, ask, ends=False)
         items, cursor = barlib.page(rows, limit=wanted.limit)
         return _answer({"symbol": symbol, "items": items, "next": cursor})
+
+    @app.get("/v1/anomalies", response_model=AnomalyPage, responses=ERRORS, tags=["market"])
+    async def anomalies(
+        wanted: Annotated[AnomaliesWanted, Depends(anomalies_of)],
+    ) -> Response:
+        """What was unusual about closed minute bars, newest first, then by symbol and kind."""
+        parts = held[0]
+        if wanted.symbol is not None and wanted.symbol not in parts.mirror.symbols:
+            raise unknown_symbol(wanted.symbol)
+        lake, page = parts.lake, wanted.page
+        if lake is None:
+            raise unavailable("There is no lake.")
+        rows = await threads.run(
+            lambda: lake.anomalies(
+                limit=page.limit + 1,
+                severities=wanted.severities,
+                symbol=wanted.symbol,
+                start_ns=page.start_ns,
+                end_ns=page.end_ns,
+                after=wanted.after,
+            )
+        )
+        items = list(rows[: page.limit])
+        more = len(rows) > page.limit
+        return _answer({"items": items, "next": write_cursor(items[-1]) if more else None})
 
     @app.get("/v1/gaps", response_model=GapPage, responses=ERRORS, tags=["platform"])
     async def gaps(wanted: Annotated[GapWanted, Depends(gap_page_of)]) -> Response:

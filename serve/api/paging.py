@@ -9,8 +9,11 @@ from typing import Annotated, TypeVar
 from fastapi import Path, Query
 
 from pipelines.events import parse_time_ns
+from serve.anomalies import AnomalyKey, at_least
+from serve.anomalies import read_cursor as read_anomaly_cursor
 from serve.api.errors import ApiError
 from serve.bars import BadCursor, GapKey, read_cursor, read_gap_cursor
+from serve.schemas import Severity
 
 T = TypeVar("T")
 MAX_ROWS = 1000
@@ -67,6 +70,41 @@ def gap_page_of(
     """
     after = None if next is None else _cursor(next, read_gap_cursor)
     return Page(limit=limit, start_ns=_time("start", start), end_ns=_time("end", end)), after
+
+
+@dataclass(frozen=True, slots=True)
+class AnomaliesWanted:
+    """What part of the anomalies is wanted.
+
+    Args:
+        page: Rows and span of time.
+        severities: Only of these.
+        symbol: Only of it.
+        after: The row that the page before ended with.
+    """
+
+    page: Page
+    severities: tuple[str, ...]
+    symbol: str | None
+    after: AnomalyKey | None
+
+
+def anomalies_of(
+    symbol: Annotated[str | None, Query(description="Only of this one.", max_length=32)] = None,
+    severity: Annotated[Severity | None, Query(description="At least so bad.")] = None,
+    limit: Annotated[int, Query(ge=1, le=MAX_ROWS, description="Rows, newest first.")] = 100,
+    start: Annotated[str | None, Query(description="First event time, RFC 3339.")] = None,
+    end: Annotated[str | None, Query(description="Event time to stop before, RFC 3339.")] = None,
+    next: Annotated[str | None, Query(description="Cursor of the page before.")] = None,  # noqa: A002
+) -> AnomaliesWanted:
+    """The page of anomalies of a request's parameters.
+
+    Raises:
+        ApiError: A time or the cursor cannot be read (422).
+    """
+    after = None if next is None else _cursor(next, read_anomaly_cursor)
+    page = Page(limit=limit, start_ns=_time("start", start), end_ns=_time("end", end))
+    return AnomaliesWanted(page, at_least(severity), symbol, after)
 
 
 def _cursor(text: str, read: Callable[[str], T]) -> T:

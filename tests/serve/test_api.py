@@ -14,7 +14,7 @@ from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as ws_connect
 
 from pipelines.errors import LakeError
-from pipelines.events import MINUTE_NS, format_time_ns, item
+from pipelines.events import MINUTE_NS, format_time_ns, item, parse_time_ns
 from serve.api import gateway, signals, stream
 from serve.api.docs import complete
 from serve.bars import GapKey, between, roll_up
@@ -78,6 +78,30 @@ class FakeLake:
         numbers = dict.fromkeys(("min", "max", "mean", "variance", "std"), 1.0)
         rows = self.bars(symbol, limit=limit, before_ns=ends_ns)
         return [{"event_time": row["event_time"], "count": 1, **numbers} for row in rows]
+
+    def anomalies(
+        self, *, limit: int, severities: Sequence[str], after: Any, **wanted: Any
+    ) -> Sequence[Mapping[str, Any]]:
+        """One of each severity of two symbols, a minute apart."""
+        rows = [
+            {
+                "symbol": s, "event_time": format_time_ns(OPEN_NS + n * MINUTE_NS), "kind": "rsi",
+                "severity": name, "score": 1.5, "value": 75.0, "threshold": 70.0,
+                "reason": "RSI 14 is 75.0, above 70", "detector": "rule",
+                "known_at": "2024-07-05T13:31:00.5Z",
+            }
+            for n, name in ((2, "critical"), (1, "warning"), (0, "info"))
+            for s in ("AAPL", "SPY")
+        ]  # fmt: skip
+        keys = [(-parse_time_ns(r["event_time"]), r["symbol"], r["kind"]) for r in rows]
+        return [
+            r
+            for r, key in zip(rows, keys, strict=True)
+            if r["severity"] in severities
+            and wanted["symbol"] in (None, r["symbol"])
+            and (wanted["start_ns"] is None or -key[0] >= wanted["start_ns"])
+            and (after is None or key > (-after[0], *after[1:]))
+        ][:limit]
 
     def gaps(
         self, *, limit: int, start_ns: int | None, end_ns: int | None, after: GapKey | None
@@ -366,6 +390,32 @@ def test_platform_state_ledger_models_gaps_and_readiness(gate) -> None:
     assert gate.get("/v1/models").json()["items"][0]["promoted"] is True
     assert gate.get("/readyz").status_code == 200
     assert [row["symbol"] for row in gate.get("/v1/symbols").json()["items"]] == ["SPY", "AAPL"]
+
+
+def test_anomalies_by_cursor_and_filters(gate) -> None:
+    seen, cursor = [], ""
+    while cursor is not None:
+        answer = gate.get(f"/v1/anomalies?limit=4{cursor and '&next=' + cursor}").json()
+        seen += [(row["severity"], row["symbol"]) for row in answer["items"]]
+        cursor = answer["next"]
+    assert seen == [(name, s) for name in ("critical", "warning", "info") for s in ("AAPL", "SPY")]
+    one = gate.get("/v1/anomalies?symbol=SPY&severity=warning").json()["items"]
+    assert [(row["severity"], row["symbol"]) for row in one] == [
+        ("critical", "SPY"), ("warning", "SPY"),
+    ]  # fmt: skip
+    since = one[0]["event_time"]
+    assert len(gate.get(f"/v1/anomalies?start={since}").json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "field"),
+    [("next=nonsense", 422, "next"), ("severity=bad", 422, "severity"), ("symbol=ZZZ", 404, None)],
+)
+def test_anomalies_that_cannot_be_asked_for_are_refused_by_name(gate, query, status, field) -> None:
+    response = gate.get(f"/v1/anomalies?{query}")
+    assert response.status_code == status
+    if field:
+        assert field in str(response.json()["error"]["detail"])
 
 
 def test_gaps_by_cursor_are_all_there_once_though_they_end_at_one_moment(gate) -> None:

@@ -11,6 +11,7 @@ from deltalake import write_deltalake
 
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake import tables
+from serve import anomalies
 from serve.bars import bar_of_lake, read_gap_cursor, roll_up, write_gap_cursor
 from serve.lake import ServedLake
 
@@ -35,6 +36,39 @@ def test_gaps_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> None:
         after = read_gap_cursor(write_gap_cursor(page[-1]))
     assert seen == [(n, s, f) for n in (20, 10) for s in ("AAPL", "SPY") for f in (None, 3)]
     assert len(lake.gaps(limit=9, start_ns=10, end_ns=20)) == 4
+
+
+def test_anomalies_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> None:
+    """Many in one minute, one of them stored twice."""
+    rows = [
+        {
+            "symbol": s, "event_time_ns": T0 + n * MINUTE_NS, "type": kind, "severity": severity,
+            "score": 1.0, "value": 2.0, "threshold": 3.0, "reason": "why", "detector": "rule",
+            "known_at": T0 // 1000, "date": T0_DAY,
+        }
+        for n in (0, 1)
+        for s in ("AAPL", "SPY")
+        for kind, severity in (("outlier", "warning"), ("rsi", "info"))
+    ]  # fmt: skip
+    rows.append(rows[0] | {"known_at": T0 // 1000 + 9, "reason": "again"})
+    schema = tables.table("anomalies").schema
+    columns = {f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}
+    write_deltalake(str(tmp_path / "anomalies"), pa.table(columns, schema=schema))
+    lake, seen, after = ServedLake(str(tmp_path)), [], None
+    while page := lake.anomalies(limit=3, severities=anomalies.at_least(None), after=after):
+        seen += [(r["event_time"], r["symbol"], r["kind"]) for r in page]
+        after = anomalies.read_cursor(anomalies.write_cursor(page[-1]))
+    assert seen == [
+        (format_time_ns(T0 + n * MINUTE_NS), s, kind)
+        for n in (1, 0) for s in ("AAPL", "SPY") for kind in ("outlier", "rsi")
+    ]  # fmt: skip
+    warned = lake.anomalies(limit=9, severities=("warning",), symbol="AAPL", end_ns=T0 + 1)
+    assert [(r["reason"], r["known_at"]) for r in warned] == [("why", "2024-07-01T13:30:00Z")]
+    assert lake.anomalies(limit=9, severities=("info",), start_ns=T0 + 5 * MINUTE_NS) == []
+
+
+def test_anomalies_of_a_lake_without_any_are_none(tmp_path: Path) -> None:
+    assert ServedLake(str(tmp_path)).anomalies(limit=9, severities=anomalies.at_least(None)) == []
 
 
 def _lake_of_bars(folder: Path, n: int) -> tuple[ServedLake, list[dict[str, Any]]]:

@@ -161,3 +161,15 @@ def test_forming_bar_with_features_is_told_until_it_closes_and_is_no_closed_one(
     before = memory.log.seq
     memory.apply_items([forming])
     assert memory.log.seq == before
+
+
+def test_anomalies_are_told_each_once() -> None:
+    memory = FeedMemory()
+    at = "2024-07-05T13:30:00Z"
+    items = [
+        item("anomaly", symbol="SPY", event_time=at, data={"kind": kind}, model=kind)
+        for kind in ("rsi", "outlier", "rsi")
+    ]
+    memory.apply_items(items)
+    told = [u for u in memory.log.all() if u.channel == "anomalies"]
+    assert [orjson.loads(u.data) for u in told] == [{"kind": "rsi"}, {"kind": "outlier"}]

@@ -41,6 +41,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/anomalies": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Anomalies
+         * @description What was unusual about closed minute bars, newest first, then by symbol and kind.
+         */
+        get: operations["anomalies_v1_anomalies_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/bars/{symbol}": {
         parameters: {
             query?: never;
@@ -285,6 +305,72 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AnomalyPage
+         * @description Anomalies, newest first, then by symbol and kind.
+         */
+        AnomalyPage: {
+            /** Items */
+            items: components["schemas"]["AnomalyRow"][];
+            /**
+             * Next
+             * @description Cursor of the next page, or null.
+             */
+            next: string | null;
+        };
+        /**
+         * AnomalyRow
+         * @description Something unusual about a closed minute bar.
+         */
+        AnomalyRow: {
+            /**
+             * Detector
+             * @description rule, or the model: trees or lof.
+             */
+            detector: string;
+            /**
+             * Event Time
+             * @description Start of the minute, market clock.
+             */
+            event_time: string;
+            /**
+             * Kind
+             * @description price_spike, volume_spike, rsi, spread_blowout, feed_latency or outlier.
+             */
+            kind: string;
+            /**
+             * Known At
+             * @description Wall time at which it was stored.
+             */
+            known_at: string;
+            /**
+             * Reason
+             * @description A sentence with the numbers.
+             */
+            reason: string;
+            /**
+             * Score
+             * @description How many times its threshold; of an outlier, its model's.
+             */
+            score: number;
+            /**
+             * Severity
+             * @enum {string}
+             */
+            severity: "info" | "warning" | "critical";
+            /** Symbol */
+            symbol: string;
+            /**
+             * Threshold
+             * @description What it may be.
+             */
+            threshold: number;
+            /**
+             * Value
+             * @description What was measured.
+             */
+            value: number;
+        };
         /**
          * Bar
          * @description One bar.
@@ -932,6 +1018,66 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
+                };
+            };
+        };
+    };
+    anomalies_v1_anomalies_get: {
+        parameters: {
+            query?: {
+                /** @description Event time to stop before, RFC 3339. */
+                end?: string | null;
+                /** @description Rows, newest first. */
+                limit?: number;
+                /** @description Cursor of the page before. */
+                next?: string | null;
+                /** @description At least so bad. */
+                severity?: ("info" | "warning" | "critical") | null;
+                /** @description First event time, RFC 3339. */
+                start?: string | null;
+                /** @description Only of this one. */
+                symbol?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AnomalyPage"];
+                };
+            };
+            /** @description Unknown symbol or address. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A field is wrong; `detail` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Not ready; see `Retry-After`. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
                 };
             };
         };
