@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.processes import free_port
+from pipelines.streaming import signals
 from pipelines.streaming.ask import FAILURES, PAUSE_S, PolicyClient, request_of
 from pipelines.streaming.signals import Ask
 
@@ -249,6 +250,7 @@ def test_ask_of_a_partition_asks_once_and_reports_how_that_went(policy):
         "payload": [orjson.dumps(one).decode() for one in said],
     }
     (batch,) = Ask(policy.url, 0.5)([pa.RecordBatch.from_pydict(data)])
+    signals._client(policy.url, 0.5).close()  # a worker keeps it for ever
     *rows, report = batch.to_pylist()
     assert [one["signal"] is not None for one in rows] == [True, True, False, False]
     assert [question["symbols"] for question in policy.requests] == [["SPY", "QQQ"]]
