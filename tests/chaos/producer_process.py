@@ -38,7 +38,8 @@ class FileMarks:
         return {run: {int(b): n for b, n in of.items()} for run, of in json.loads(text).items()}
 
 
-def main(given: dict[str, Any]) -> None:
+def arguments(given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a :class:`ProducerActor` is made of, from the rig's document."""
     kinesis = KinesisConfig(**given["kinesis"])
     chosen = dict(given["config"])
     for name in ("symbols", "channels"):
@@ -51,27 +52,35 @@ def main(given: dict[str, Any]) -> None:
     if backfill is not None:
         chosen["backfill"] = backfill
     rest = given["rest_url"]
-    asked = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    actor = ProducerActor(
+    positional = (
         ProducerConfig(key="key-id", secret="a-secret", **chosen),
         lambda: KinesisWriter(kinesis, kinesis.market_data),
         Batcher,
         lambda: StreamTail(kinesis, kinesis.market_data),
-        lake_factory=lambda: FileMarks(given["lake"]) if given.get("lake") else None,
-        history_factory=lambda: (
+    )
+    named = {
+        "lake_factory": lambda: FileMarks(given["lake"]) if given.get("lake") else None,
+        "history_factory": lambda: (
             RestHistory(base_url=rest, key="key-id", secret="a-secret") if backfill else None
         ),
-    )
+    }
+    return positional, named
+
+
+def main(given: dict[str, Any]) -> None:
+    asked = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    positional, named = arguments(given)
+    actor = ProducerActor(*positional, **named)
     out, most = Path(given["stats"]), 0
     while not asked.wait(0.05):
         most = max(most, psutil.Process().memory_info().rss)
-        _write(out, {**actor.stats(), "rss": most})
+        write(out, {**actor.stats(), "rss": most})
     drained = actor.drain(DRAIN_S)
-    _write(out, {**actor.stats(), "rss": most, "drained": drained})
+    write(out, {**actor.stats(), "rss": most, "drained": drained})
 
 
-def _write(path: Path, stats: dict[str, Any]) -> None:
+def write(path: Path, stats: dict[str, Any]) -> None:
     path.with_suffix(".tmp").write_text(json.dumps(stats, default=str))
     path.with_suffix(".tmp").replace(path)
 

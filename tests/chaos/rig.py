@@ -78,6 +78,7 @@ class Rig:
         backfill: dict[str, Any] | None = None,
         lake: Path | None = None,
         name: str = "producer",
+        module: str = "tests.chaos.producer_process",
         **config: Any,
     ) -> processes.Child:
         """Start a producer.
@@ -87,6 +88,7 @@ class Rig:
             backfill: Settings of the filling of gaps; ``None`` for none.
             lake: File of what the lake holds (:class:`tests.chaos.producer_process.FileMarks`).
             name: Its name.
+            module: The program that hosts it.
             config: Changes to its configuration.
         """
         self._children += 1
@@ -111,7 +113,7 @@ class Rig:
         path.write_text(json.dumps(given))
         return processes.start(
             name,
-            [sys.executable, "-m", "tests.chaos.producer_process", str(path)],
+            [sys.executable, "-m", module, str(path)],
             run_dir=self._run, log_dir=self._folder / "log",
         )  # fmt: skip
 

@@ -1,6 +1,9 @@
-"""FAULTS 1–9: the feed breaks, refuses, falls silent or talks nonsense. The tape is the judge."""
+"""FAULTS 1–9, 16: the feed breaks, refuses, falls silent, talks nonsense. The tape is the judge."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import pytest
 
@@ -145,3 +148,18 @@ def test_nonsense_on_the_wire_is_quarantined_and_the_rest_kept(rig, clean):
     assert ledger.lost == ledger.holes == ledger.twice == 0, str(ledger)
     assert ledger.quarantined >= 5
     assert exchange.stats()["reconnects"] == 0
+
+
+@pytest.mark.long
+def test_producer_moves_when_its_node_dies(rig, clean):
+    exchange = rig(speed=30, messages_per_minute=300, max_minutes=45)
+    host = exchange.produce(module="tests.chaos.moving_producer")
+    exchange.streaming(timeout_s=120)
+    exchange.until(lambda: exchange.stats()["received"] > 1000, what="data came")
+    os.kill(host.pid, signal.SIGUSR1)
+    exchange.until(
+        lambda: exchange.stats()["homes"] == 2 and exchange.stats()["state"] == "streaming",
+        what="it streams from the other node", timeout_s=60,
+    )  # fmt: skip
+    ledger = clean(exchange.finish(timeout_s=180))
+    assert 0 < ledger.in_gaps < ledger.sent / 2
