@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import functools
 import gc
+import importlib
 from array import array
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -33,7 +34,7 @@ _MAX: Final = 32_000  # of 16 bits
 _INPUTS: Final = ("move", "volume", "range")
 _FULL: Final = (6.0, 2.2, 2.2)  # inputs that are as strange as the trees can tell
 _ONE: Final = (8.0, 5.0, 5.0)  # inputs of equal weight in a distance
-_MAX_MODELS: Final = 512
+_MAX_MODELS: Final = 1024  # 180 kB each; more symbols than that make theirs anew at each bar
 
 
 class Outliers:
@@ -174,6 +175,13 @@ def _whole(x: float) -> int:
 
 def _unit(x: float) -> float:
     return max(0.0, min(1.0, x))
+
+
+@functools.cache
+def load(model: Model) -> None:
+    """Import the library, which takes a second, before a bar waits for it."""
+    if model != "off":
+        importlib.import_module("river.anomaly")
 
 
 def forget() -> None:

@@ -30,6 +30,7 @@ from pipelines.streaming.bars import Decidable, SymbolState
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.derived import LATENESS_NS, Derived
 from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.outliers import load
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
@@ -89,6 +90,8 @@ class Fold:
         import pandas as pd
 
         (symbol,) = key
+        if self._anomalies is not None:
+            load(self._anomalies.model)
         blobs = [
             (int(first), bytes(parts))
             for frame in frames
