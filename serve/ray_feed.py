@@ -170,9 +170,7 @@ def _opener(config: FeedConfig) -> Callable[[str], Reader]:
         start = "LATEST"
         if stream == config.kinesis.market_signals:
             start = f"AT_TIMESTAMP:{wall_ns() // 1_000_000 - int(config.signals_back_s * 1000)}"
-        reader: Reader = StreamReader(
-            config.kinesis, stream, start=start, consumer=config.consumer
-        )
+        reader: Reader = StreamReader(config.kinesis, stream, start=start, consumer=config.consumer)
         return reader
 
     return open_reader
