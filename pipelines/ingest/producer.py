@@ -259,7 +259,7 @@ class Producer:
             make_client=self._make_client,
             rng=self._rng,
         )
-        self._sender.start()
+        parts.start()
         if self._history is not None:
             self._backfiller = Backfiller(
                 self._history,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from pipelines.ingest.durable import JournaledBatcher
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.hot import HotBucket
 from pipelines.ingest.journal import Journal
+from pipelines.ingest.keeper import Keeper
 from pipelines.ingest.progress import Progress
 from pipelines.ingest.state import ProducerState
 from pipelines.kinesis.batching import Batcher
@@ -267,3 +269,22 @@ def test_alarm_logs_now_and_then_and_keeps_its_beginning(caplog):
         alarms.on("x", "again")
     assert [r.getMessage() for r in caplog.records] == ["alarm x: first", "alarm x: again"]
     assert alarms.to_list() == [{"alarm": "x", "detail": "again", "since_wall_ns": since}]
+
+
+def test_producer_that_runs_asks_the_lake_what_its_journal_need_not_keep(
+    feed, stream, start, wait, monkeypatch
+):
+    class Lake:
+        asked = 0
+
+        def marks(self):
+            self.asked += 1
+            return {}
+
+    monkeypatch.setattr("pipelines.ingest.keeper.SYNC_S", 0.01)
+    monkeypatch.setattr("pipelines.ingest.assembly.Keeper", partial(Keeper, prune_s=0.02))
+    lake = Lake()
+    running = start(lake=lake)
+    running.streaming()
+    wait(lambda: lake.asked > 0)
+    assert running.drain()
