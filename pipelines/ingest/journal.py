@@ -118,16 +118,19 @@ class Journal:
         return self.size < self._max_bytes
 
     def append(self, puts: Sequence[Put]) -> list[Shelved]:
-        """Write records of one run, in their order; where each lies.
+        """Write records of one run, in their order, all of them or none; where each lies.
 
         Raises:
             OSError: They are not written; the journal is as before.
         """
+        if not puts:
+            return []
+        blocks = list(_blocks(puts))
+        raws = [_encode(block) for block in blocks]
+        segment = self._segment()
+        self._write(segment, b"".join(raws))
         out: list[Shelved] = []
-        for block in _blocks(puts):
-            segment = self._segment()
-            raw = _encode(block)
-            self._write(segment, raw)
+        for block, raw in zip(blocks, raws, strict=True):
             for i, put in enumerate(block):
                 place = (segment.number, segment.size, i)
                 shelved = Shelved(int(put.key), put.epoch, put.bseq, put.n_messages, place)
@@ -201,6 +204,10 @@ class Journal:
             with contextlib.suppress(OSError):  # a torn block inside would hide what follows it
                 os.ftruncate(self._fd, segment.size)
             self.close()
+            if segment.size == 0:  # else a full disk leaves an empty file for every attempt
+                with contextlib.suppress(OSError):
+                    segment.path.unlink()
+                    self._segments.remove(segment)
             raise
 
     def _entries(self, segment: _Segment) -> Iterator[Entry]:

@@ -124,3 +124,24 @@ def test_journal_in_a_folder_that_cannot_be_made_says_which(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="file/journal"):
         Journal(tmp_path / "file" / "journal", max_bytes=1)
+
+
+def test_journal_on_a_full_disk_keeps_no_part_of_a_write_and_no_empty_files(tmp_path, monkeypatch):
+    journal = Journal(tmp_path, max_bytes=10**7)
+    puts = [_put(1, n, pad=200_000) for n in (1, 2, 3)]  # three blocks
+    real = os.write
+
+    def full_soon(fd, data):
+        if os.fstat(fd).st_size > 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(fd, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full_soon)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space"):
+                journal.append(puts)
+    assert (list(tmp_path.iterdir()), journal.size) == ([], 0)
+    journal.append(puts)
+    assert _ids(journal) == [("e", 1, 1), ("e", 1, 2), ("e", 1, 3)]
+    journal.close()
