@@ -104,8 +104,9 @@ class Intake:
                     type(symbol) is str
                     and type(kind) is str
                     and kind not in OWN_TYPES
-                    and not self._ticks.repeats(symbol, message)
                     and _finite(message)
+                    and (symbol in routes or _is_text(symbol))
+                    and not self._ticks.repeats(symbol, message)
                 ):
                     message["r"] = received_ns
                     queue = routes.get(symbol)
@@ -211,10 +212,10 @@ class Intake:
             self._batcher.queue(bucket_of(NEWS)).append(message)
             return
         if reason.startswith("duplicate_"):
-            raw = codec.encode_json(message)
+            raw = _raw(message)
             self.duplicates += 1
         else:
-            raw = repr(message).encode(errors="backslashreplace")
+            raw = _printed(message)
         self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
         self.malformed += 1
 
@@ -226,7 +227,28 @@ def _plain(message: Any) -> bool:
         and type(message.get("T")) is str
         and message["T"] not in OWN_TYPES
         and _finite(message)
+        and _is_text(message["S"])
     )
+
+
+def _is_text(symbol: str) -> bool:
+    """Whether UTF-8 can carry it: half a surrogate pair comes through JSON, and goes nowhere."""
+    try:
+        symbol.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _raw(message: Message) -> bytes:
+    try:
+        return codec.encode_json(message)
+    except TypeError:  # a value that JSON cannot hold came in by msgpack
+        return _printed(message)
+
+
+def _printed(message: Any) -> bytes:
+    return repr(message).encode(errors="backslashreplace")
 
 
 def _finite(message: Message) -> bool:
@@ -253,7 +275,10 @@ def _why_odd(message: Any) -> str | None:
     for key, value in message.items():
         if type(value) is float and not isfinite(value):
             return f"bad_number:{key}"
-    if type(message.get("S")) is str:
+    symbol = message.get("S")
+    if type(symbol) is str:
+        if not _is_text(symbol):
+            return "bad_symbol"
         return REPEATED.get(kind, "duplicate_event")  # nothing else is odd about it
     if "S" in message:
         return "bad_symbol"
