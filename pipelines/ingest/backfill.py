@@ -195,7 +195,11 @@ class Backfiller:
             FeedError: The history cannot be had now.
         """
         for kind in CHANNEL_OF:
-            wanted = [gap for gap in gaps if kind in self._kinds(gap.symbol)]
+            wanted = [
+                gap
+                for gap in gaps  # one with nothing between its ends cannot be asked for
+                if gap.begins_ns(kind) < gap.to_ns and kind in self._kinds(gap.symbol)
+            ]
             if wanted:
                 self._fill_kind(kind, wanted)
         for gap in gaps:

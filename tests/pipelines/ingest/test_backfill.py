@@ -369,3 +369,13 @@ def test_backfill_of_a_bar_goes_by_its_end(trades: list[Message]) -> None:
     bench.declare("SPY", 0, 60 + 1e-9)
     bench.work(600)
     assert [effective_ns(m) - BASE_NS for m in bench.queues.all("b")] == [MINUTE_NS]
+
+
+def test_backfill_of_a_gap_with_nothing_between_its_ends_asks_nothing(
+    trades: list[Message],
+) -> None:
+    bench = Bench(trades)
+    bench.declare("SPY", 4, 4)
+    assert bench.work(60)["backfills_done"] == 1
+    assert bench.history.asked == []
+    assert [row["filled"] for row in bench.queues.all("gap")] == [{"t": 0, "q": 0, "b": 0}]
