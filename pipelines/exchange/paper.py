@@ -9,7 +9,7 @@ read or sent here, and no clock is asked.
 * A stop is set off by the quote (a sale by a bid at or below it, a buy by an ask at or above it).
 * ``opg`` and ``cls`` orders fill at the auction's print and nowhere else.
 * Cash never becomes negative. A buy sets its cost aside when it is placed; when the price has run
-  away by then, it fills as far as the cash goes, and the rest is canceled.
+  away by then, it fills as far as the cash goes (a sale: the shares); the rest is canceled.
 * What the account does not have can be sold only where shorting is allowed: half of its value is
   set aside beside the proceeds (Regulation T).
 """
@@ -24,14 +24,7 @@ from typing import Literal
 from pipelines.events import DAY_NS
 from pipelines.exchange.holdings import Book, Holdings, Position, Quote, plain
 from pipelines.exchange.orders import (
-    SHARE,
-    ZERO,
-    Event,
-    EventName,
-    Order,
-    Side,
-    Status,
-    Ticket,
+    SHARE, ZERO, Event, EventName, Order, Side, Status, Ticket,
 )  # fmt: skip
 from pipelines.exchange.refusals import Refused
 
@@ -169,7 +162,8 @@ class PaperAccount(Holdings):
     def on_quote(self, symbol: str, quote: Quote, at_ns: int) -> list[Event]:
         """Fill what a new quote of a trading symbol can fill."""
         self._books[symbol] = Book(quote)
-        return self._match(symbol, at_ns)
+        # A fast market is in its next session before anybody looked at the end of the last one.
+        return self.expire(at_ns) + self._match(symbol, at_ns)
 
     def on_auction(
         self, symbol: str, force: Literal["opg", "cls"], price: Decimal, size: Decimal, at_ns: int
@@ -297,7 +291,7 @@ class PaperAccount(Holdings):
     def _fill(
         self, order: Order, price: Decimal, left: dict[Side, Decimal], at_ns: int
     ) -> list[Event]:
-        """Fill an order as far as price, size and cash allow."""
+        """Fill an order as far as price, size, cash and shares allow."""
         ticket, side = order.ticket, order.ticket.side
         if price <= 0 or not _within_limit(ticket, price):
             return []
@@ -305,25 +299,29 @@ class PaperAccount(Holdings):
         qty = min(wanted, left[side])
         if qty <= 0 or (ticket.force == "fok" and qty < wanted):
             return [] if wanted > 0 else [self._end(order, "canceled", at_ns)]
-        affordable = qty if side == "sell" else self._affordable(order, price)
-        short_of_cash = affordable < qty
+        affordable = self._affordable(order, price)
+        falls_short = affordable < qty
         events: list[Event] = []
-        if short_of_cash:
+        if falls_short:
             whole = ticket.qty is not None and ticket.qty == ticket.qty.to_integral_value()
             step = Decimal(1) if whole else SHARE
-            qty = affordable // step * step
+            qty = max(ZERO, affordable) // step * step
         if qty > 0:
             left[side] -= qty
             events.append(self._filled(order, qty, price, at_ns))
-        if short_of_cash:
+        if falls_short:
             order = self.orders[order.id]
             events.append(self._end(order, "canceled" if order.filled_qty else "rejected", at_ns))
         return events
 
     def _affordable(self, order: Order, price: Decimal) -> Decimal:
-        """Shares that there is cash for, beside what is set aside for others."""
+        """Shares that there is cash for, or that are there, beside what is set aside for others."""
+        symbol = order.ticket.symbol
+        if order.ticket.side == "sell":
+            others = self.held(symbol) - order.left(order.reserve_price)
+            return order.left(price) if order.opens_short else self.position_qty(symbol) - others
         free = self.cash - (self.reserved_usd - order.reserved_usd)
-        if self.position_qty(order.ticket.symbol) >= 0:
+        if self.position_qty(symbol) >= 0:
             free += _SHORT_MARGIN * self.short_value
         return max(ZERO, free) / price
 

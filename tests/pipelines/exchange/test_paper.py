@@ -369,3 +369,19 @@ def test_ticket_takes_numbers_and_their_text(number: Any) -> None:
             _ticket(qty=number)
     else:
         assert _ticket(qty=number).qty == 1
+
+
+def test_sale_of_a_notional_ends_where_the_shares_do() -> None:
+    trader = Trader(_account(), _quote(bid="100", ask="100"))
+    trader.order(qty=10)
+    trader.quote = _quote(bid="99", ask="100")
+    assert trader.order(notional=1000, side="sell").status == "canceled"  # 10.1 shares at the bid
+    assert trader.names == ["new", "partial_fill", "canceled"]
+    assert trader.account.position_qty("SPY") == 0
+
+
+def test_quote_of_the_next_session_fills_no_day_order_of_the_last(trader: Trader) -> None:
+    order = trader.order(qty=1, type="limit", limit_price=50)
+    trader.now = CLOSE
+    assert trader.see(_quote(bid="40", ask="41")) == ["expired"]
+    assert trader.account.orders[order.id].filled_qty == 0
