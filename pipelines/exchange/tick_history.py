@@ -41,7 +41,11 @@ class Player(Protocol):
     """What plays a slice, as :class:`~pipelines.exchange.playback.Playback` does."""
 
     def due(self, now_ns: int, *, limit: int = 2000) -> Batch | None:
-        """The next messages, or ``None`` when nothing is left."""
+        """The next messages, or ``None`` before a raw frame and when nothing is left."""
+        ...
+
+    def raw(self, now_ns: int, /) -> bytes | None:
+        """The raw frame that comes next, or ``None``."""
         ...
 
 
@@ -135,7 +139,7 @@ class TickHistory:
                     if not budget:
                         return found, _beginning(symbol, piece, query).token()
                     budget -= 1
-                    self._load(piece, together)
+                    self._load(piece, [s for s in together if (s, piece[0]) not in self._pieces])
                 begun = place if place and piece[0] <= place.ns < piece[1] else None
                 column = self._pieces[symbol, piece[0]][query.channel]
                 for ns, message in _within(column, query, begun):
@@ -157,11 +161,12 @@ class TickHistory:
         for piece in islice(self._slices(query, None), PAGE_PIECES):
             if not left:
                 break
-            missing = [s for s in left if (s, piece[0]) not in self._pieces]
+            columns = {s: self._pieces[s, piece[0]] for s in left if (s, piece[0]) in self._pieces}
+            missing = [s for s in left if s not in columns]
             if missing:
-                self._load(piece, missing)
+                columns |= self._load(piece, missing)  # which may forget some of the others
             for symbol in tuple(left):
-                for _, message in _within(self._pieces[symbol, piece[0]][channel], query, None):
+                for _, message in _within(columns[symbol][channel], query, None):
                     found[symbol] = message
                     left.discard(symbol)
                     break
@@ -183,18 +188,26 @@ class TickHistory:
                 begins = opens + i * PIECE_NS
                 yield begins, min(begins + PIECE_NS, closes)
 
-    def _load(self, piece: Session, symbols: Sequence[str]) -> None:
-        """Play a piece for some symbols, and keep it."""
+    def _load(self, piece: Session, symbols: Sequence[str]) -> dict[str, _Piece]:
+        """Play a piece for some symbols that have none of it yet, and keep it."""
         made: dict[str, _Piece] = {s: {"trades": _Column(), "quotes": _Column()} for s in symbols}
         player = self._play(cast("BarSource", _Only(self._source, symbols)), [piece])
-        while (batch := player.due(piece[1] + 60 * MINUTE_NS, limit=1_000_000)) is not None:
+        until_ns = piece[1] + 60 * MINUTE_NS
+        while True:
+            batch = player.due(until_ns, limit=1_000_000)
+            if batch is None and player.raw(until_ns) is None:
+                break
+            if batch is None:
+                continue  # a raw frame lay between two batches
             for i, ((channel, symbol), message) in enumerate(
                 zip(batch.keys, batch.messages, strict=True)
             ):
                 column = made.get(symbol, {}).get(channel)
                 if column is not None:
                     times = batch.times_ns
-                    ns = parse_time_ns(message["t"]) if times is None else times[i]
+                    ns = _recorded_ns(message) if times is None else times[i]
+                    if ns is None:
+                        continue
                     fields = {k: v for k, v in message.items() if k not in ("T", "S")}
                     fields["t"] = format_time_ns(ns)
                     column.add(ns, fields)
@@ -204,6 +217,7 @@ class TickHistory:
         while self._cached > _CACHED_MESSAGES and len(self._pieces) > len(made):
             _, dropped = self._pieces.popitem(last=False)
             self._cached -= _size(dropped)
+        return made
 
 
 class _Only:
@@ -224,6 +238,14 @@ class _Only:
 
 def _size(piece: _Piece) -> int:
     return sum(len(column.times) for column in piece.values())
+
+
+def _recorded_ns(message: Message) -> int | None:
+    """The time of a message of a tape; ``None`` when it has none, which a tape may well hold."""
+    try:
+        return parse_time_ns(message["t"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return None
 
 
 def _beginning(symbol: str, piece: Session, query: TickQuery) -> Place:

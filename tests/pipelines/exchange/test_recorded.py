@@ -16,6 +16,7 @@ from pipelines.events import MINUTE_NS, Message, effective_ns, format_time_ns, p
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.floor import Floor
 from pipelines.exchange.recorded import RecordedMarket, RecordedPlayback
+from pipelines.exchange.tick_history import TickHistory, TickQuery
 from pipelines.tape import TapeHeader, TapeWriter, read_tape
 from tests.pipelines.exchange.conftest import Running
 from tests.pipelines.exchange.talking import EVERYTHING, Feed, talk
@@ -205,3 +206,15 @@ def test_market_at_the_clients_pace_drops_nobody_and_loses_nothing(
     running.wait_finished()
     running.end(wait=True)
     assert got == list(read_tape(tmp_path))
+
+
+def test_recorded_history_goes_on_behind_raw_frames_and_times_that_are_none(
+    tmp_path: Path,
+) -> None:
+    broken = _trade(2, t="yesterday")
+    tape = _tape(tmp_path / "tape", [_trade(1), b"garbage", b"more", broken, _trade(3)])
+    market = RecordedMarket(tape)
+    history = TickHistory(market, play=lambda source, part: RecordedPlayback(tape, part))
+    query = TickQuery("trades", ("SPY",), OPENS, OPENS + MINUTE_NS)
+    found, _ = history.page(query, now_ns=OPENS + MINUTE_NS)
+    assert [trade["i"] for trade in found["SPY"]] == [1, 3]

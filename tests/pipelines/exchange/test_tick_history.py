@@ -132,3 +132,21 @@ def test_page_long_range_plays_a_bounded_part_and_goes_on() -> None:
 def test_page_foreign_token_is_refused() -> None:
     with pytest.raises(Refused, match="page_token"):
         HISTORY.page(replace(WHOLE, token="AAAA"), now_ns=NOW)
+
+
+def test_latest_of_symbols_half_of_which_are_cached_survives_a_full_cache(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipelines.exchange.tick_history._CACHED_MESSAGES", 1)
+    history = TickHistory(MARKET, play=_play)
+    assert set(history.latest("trades", ("AAPL",), now_ns=NOW)) == {"AAPL"}
+    assert set(history.latest("trades", ("AAPL", "SPY"), now_ns=NOW)) == {"AAPL", "SPY"}
+
+
+def test_cache_counts_what_it_holds_once_however_it_was_asked() -> None:
+    history = TickHistory(MARKET, play=_play)
+    few = replace(WHOLE, symbols=("MSFT",), end_ns=OPENS + MINUTE_NS)
+    history.page(few, now_ns=NOW)
+    history.page(replace(few, symbols=("AAPL", "MSFT", "SPY")), now_ns=NOW)
+    held = sum(len(c.times) for piece in history._pieces.values() for c in piece.values())
+    assert history._cached == held
