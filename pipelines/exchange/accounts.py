@@ -94,7 +94,7 @@ class Accounts:
         >>> Accounts(Account()).of("any", "pair") is not None
         True
         """
-        if not key or not secret:
+        if not key or not secret or not (_is_text(key) and _is_text(secret)):
             return None
         if self._known is None:
             return self._anyone
@@ -103,6 +103,11 @@ class Accounts:
             return None
         right = hmac.compare_digest(account.secret.encode(), secret.encode())
         return account if right else None
+
+
+def _is_text(value: str) -> bool:
+    """Whether it can be encoded: a header's bytes that are no UTF-8 arrive as surrogates."""
+    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _account(path: Path, key: str, entry: Any) -> Account:

@@ -15,6 +15,7 @@ from pipelines.exchange.refusals import Refused
 from pipelines.exchange.timeframes import NEW_YORK, midnight_ns
 
 MAX_LIMIT = 10_000
+_FIRST_NS = -(2**63)
 _FEEDS = ("iex", "sip", "delayed_sip", "otc", "boats", "overnight")
 _ADJUSTMENTS = {"raw", "split", "dividend", "spin-off", "all"}
 
@@ -125,7 +126,8 @@ def time_of(asked: Params, name: str, *, default: int) -> int:
     if len(text) == 10:
         return date_ns(text, name, last=name in ("end", "until"))
     try:
-        return parse_time_ns(text.replace(" ", "+"))  # a plus sign that nobody escaped
+        # A plus sign that nobody escaped; and no moment before those that nanoseconds can count.
+        return max(parse_time_ns(text.replace(" ", "+")), _FIRST_NS)
     except ValueError as wrong:
         raise Refused(400, f"invalid {name}: {text}") from wrong
 
@@ -141,11 +143,11 @@ def date_ns(text: str, name: str, *, last: bool = False) -> int:
     """
     try:
         day = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=NEW_YORK)
-    except ValueError as wrong:
+        if last:
+            return int((day + timedelta(days=1)).timestamp()) * SECOND_NS - 1
+        return int(day.timestamp()) * SECOND_NS
+    except (ValueError, OverflowError) as wrong:
         raise Refused(400, f"invalid {name}: {text}") from wrong
-    if last:
-        return int((day + timedelta(days=1)).timestamp()) * SECOND_NS - 1
-    return int(day.timestamp()) * SECOND_NS
 
 
 def number(asked: Params, name: str, *, default: int, most: int) -> int:

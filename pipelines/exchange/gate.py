@@ -18,6 +18,8 @@ from pipelines.exchange.sockets import FLOOR
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _FEED_PATHS = ("/v2/iex", "/v2/sip", "/v2/test")
+_NEWS_PATH = "/v1beta1/news"
+"""Both a feed and a REST resource: the handshake says which."""
 _KNOWN_KEYS = 10_000
 _KEY = web.RequestKey("key", str)
 _ACCOUNT = web.RequestKey("account", Account)
@@ -89,7 +91,8 @@ def feeds_of(request: web.Request) -> tuple[str, ...]:
 async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Checks the keys of the vendor's REST requests, counts them, and words their errors."""
     vendor = request.path.startswith(("/v2/", "/v1beta1/")) and request.path not in _FEED_PATHS
-    if not vendor or request.headers.get("Upgrade", "").lower() == "websocket":
+    upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
+    if not vendor or (upgrade and request.path == _NEWS_PATH):
         return await handler(request)
     given = header_keys(request.headers)
     account = request.app[FLOOR].accounts.of(*given) if given is not None else None

@@ -281,7 +281,7 @@ async def portfolio_history(request: web.Request) -> web.Response:
     asked = request.query
     member = await _member(request)
     period = asked.get("period", "1M")
-    if not period[:-1].isdigit() or period[-1] not in _PERIODS:
+    if not period.isascii() or not period[:-1].isdigit() or period[-1] not in _PERIODS:
         raise Refused(422, f"invalid period: {period}; a number and D, W, M or A", code=42210000)
     days = int(period[:-1]) * _PERIODS[period[-1]]
     timeframe = asked.get("timeframe") or ("1Min" if days < 7 else "15Min" if days < 30 else "1D")

@@ -23,6 +23,10 @@ def test_accounts_without_a_file_take_every_pair_that_is_not_empty() -> None:
     assert accounts.of("k", "") is None
 
 
+def test_accounts_take_no_key_that_is_no_text() -> None:
+    assert Accounts(Account()).of("k\udcff", "s") is None
+
+
 def test_account_takes_its_plan_unless_it_says_otherwise(tmp_path: Path) -> None:
     accounts = _load(tmp_path, '{"K": {"secret": "s", "symbol_limit": null, "feeds": ["sip"]}}')
     account = accounts.of("K", "s")

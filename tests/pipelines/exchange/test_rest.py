@@ -49,11 +49,25 @@ def test_rest_without_keys_is_unauthorized(exchange: Exchange) -> None:
     running = exchange()
     assert httpx.get(running.http + "/v2/stocks/bars?symbols=SPY").status_code == 401
     assert httpx.get(running.http + "/raytape/clock").status_code == 200
+    upgrade = {"Connection": "Upgrade", "Upgrade": "websocket"}
+    assert httpx.get(running.http + "/v2/clock", headers=upgrade).status_code == 401
+
+
+def test_rest_moments_at_the_ends_of_time_are_answered(exchange: Exchange) -> None:
+    span = {"start": "0001-01-01T00:00:00+10:00", "end": "1800-01-01"}
+    assert exchange().get("/v2/stocks/bars", symbols="SPY", **span)["bars"] == {}
 
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"limit": 0}, {"limit": "x"}, {"sort": "up"}, {"start": "soon"}, {"timeframe": "1Eon"}],
+    [
+        {"limit": 0},
+        {"limit": "x"},
+        {"sort": "up"},
+        {"start": "soon"},
+        {"end": "9999-12-31"},
+        {"timeframe": "1Eon"},
+    ],
 )
 def test_rest_wrong_parameter_is_a_bad_request(exchange: Exchange, wrong: dict[str, Any]) -> None:
     with pytest.raises(httpx.HTTPStatusError, match="400"):
