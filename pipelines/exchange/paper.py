@@ -24,7 +24,14 @@ from typing import Literal
 from pipelines.events import DAY_NS
 from pipelines.exchange.holdings import Book, Holdings, Position, Quote, plain
 from pipelines.exchange.orders import (
-    SHARE, ZERO, Event, EventName, Order, Side, Status, Ticket,
+    SHARE,
+    ZERO,
+    Event,
+    EventName,
+    Order,
+    Side,
+    Status,
+    Ticket,
 )  # fmt: skip
 from pipelines.exchange.refusals import Refused
 
