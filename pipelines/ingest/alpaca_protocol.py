@@ -255,15 +255,16 @@ class AlpacaProtocol:
         return self._settled()
 
     def _error(self, message: dict[str, Any]) -> list[Event]:
-        code = message.get("code")
-        text = f"the feed says {code}: {message.get('msg')}"
+        said = message.get("code")
+        code = said if isinstance(said, int) else None
+        text = f"the feed says {said}: {message.get('msg')}"
         if code in FATAL_CODES:
             return [Failed(FeedFatal(_advice(code, text), code=code))]
         if code == ALREADY_AUTHENTICATED:
             return []
         if code in REFUSED_CODES and self._active is not None:
-            return self._refuse(int(code), text)
-        return [Failed(FeedTransient(text, code=code if isinstance(code, int) else None))]
+            return self._refuse(code, text)
+        return [Failed(FeedTransient(text, code=code))]
 
     def _refuse(self, code: int, text: str) -> list[Event]:
         """The active request was refused whole: ask its parts, or give up what has none."""

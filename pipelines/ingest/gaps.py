@@ -75,6 +75,7 @@ class GapTracker:
         self.acked: dict[str, int] = dict(self._marks)
         self._open: dict[str, str] = {}
         self._first_ns: int | None = None
+        self._least_ns = 0
 
     @property
     def open(self) -> bool:
@@ -104,11 +105,13 @@ class GapTracker:
             self.acked.pop(symbol, None)
             self._open.pop(symbol, None)
         self.unfilled.forget(ahead)
+        self._least_ns = min(self._least_ns, market_ns)
         return ahead
 
     def interrupted(self, symbols: Iterable[str], *, reason: str) -> None:
         """The feed broke: from now on messages of these symbols may be missed."""
         self._first_ns = None
+        self._least_ns = max(self._marks.values(), default=0)
         for symbol in symbols:
             self._open.setdefault(symbol, reason)
 
@@ -119,6 +122,8 @@ class GapTracker:
             symbol: Its symbol, if it has one.
             at_ns: Its effective time.
         """
+        if at_ns < self._least_ns:
+            return []  # older than what came before the interruption: late, and no bound of it
         if self._first_ns is None:
             self._first_ns = at_ns
         if at_ns > self._first_ns:

@@ -24,6 +24,8 @@ def count(messages: Sequence[Any]) -> Counts:
     for message in messages:
         try:
             key = (message["T"], message["S"])
+            if type(key[0]) is not str or type(key[1]) is not str:
+                continue
             counts[key] = counts.get(key, 0) + 1
         except (KeyError, TypeError):
             kind = message.get("T") if type(message) is dict else None

@@ -18,7 +18,7 @@ class RecentTicks:
     """Remembers the last two to four hundred thousand ticks and events of all symbols.
 
     A trade id is unique per symbol, exchange and day, so a trade with the same id and time is the
-    same trade. Quotes and bars have no id: one that says the same of the same nanosecond (or
+    same trade; at another price one of the two is a mistake, and not ours to choose. Quotes and bars have no id: one that says the same of the same nanosecond (or
     minute) says nothing new. A trade without an id is never a repeat.
 
     >>> recent = RecentTicks()
@@ -42,7 +42,7 @@ class RecentTicks:
             elif kind == TRADE:
                 if get("i") is None:
                     return False
-                key = hash((symbol, get("i"), get("x"), get("t")))
+                key = hash((symbol, get("i"), get("x"), get("t"), get("p"), get("s")))
             elif kind == BAR:
                 key = hash((symbol, get("t"), *map(get, "ohlcv")))
             elif kind in _DATED:

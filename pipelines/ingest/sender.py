@@ -165,8 +165,8 @@ class Sender:
         wall = wall_ns()
         with self._lock:
             stored = self._batcher.unsent == 0
-            if not self._thread.is_alive():
-                self._batcher.shelve_all(wall_ns=wall, market_ns=self._intake.clock.market_ns(wall))
+            # Also while a put hangs: its record is in the journal, and nothing is put behind it.
+            self._batcher.shelve_all(wall_ns=wall, market_ns=self._intake.clock.market_ns(wall))
         self.save()
         return stored
 

@@ -200,3 +200,8 @@ def test_change_of_symbols_before_the_acknowledgement_is_asked_after_it():
 
 def test_secret_is_not_shown():
     assert "very-secret" not in repr(Credentials("key-id", "very-secret"))
+
+
+def test_error_whose_code_is_no_number_is_transient():
+    (event,) = _say(_ready(), {"T": "error", "code": [401], "msg": "?"})
+    assert isinstance(event, Failed) and isinstance(event.error, FeedTransient)

@@ -149,3 +149,11 @@ def test_message_dated_ahead_hides_nothing_that_is_missed_until_then():
     rows = tracker.resume("SPY", BASE_NS + 10 * 1_000_000_000)
     (row,), _ = tracker.seal(rows, BASE_NS + 10 * 1_000_000_000)
     assert row["from_ns"] <= BASE_NS + 1_000_000_000
+
+
+def test_gap_late_first_message_bounds_no_gap():
+    tracker = GapTracker({"SPY": 100, "AAPL": 100})
+    tracker.interrupted(["SPY", "AAPL"], reason="lost")
+    assert tracker.resume("AAPL", 90) == []  # a late print, from before the interruption
+    rows = tracker.resume("AAPL", 200) + tracker.resume("SPY", 201)
+    assert [(row["S"], row["to_ns"]) for row in rows] == [("AAPL", 200), ("SPY", 201)]
