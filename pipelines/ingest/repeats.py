@@ -18,8 +18,9 @@ class RecentTicks:
     """Remembers the last two to four hundred thousand ticks and events of all symbols.
 
     A trade id is unique per symbol, exchange and day, so a trade with the same id and time is the
-    same trade; at another price one of the two is a mistake, and not ours to choose. Quotes and bars have no id: one that says the same of the same nanosecond (or
-    minute) says nothing new. A trade without an id is never a repeat.
+    same trade; at another price one of the two is a mistake, and not ours to choose. Quotes and
+    bars have no id: one that says the same of the same nanosecond (or minute) says nothing new. A
+    trade without an id is never a repeat.
 
     >>> recent = RecentTicks()
     >>> trade = {"T": "t", "S": "SPY", "i": 7, "x": "V", "t": "2024-01-02T15:00:00Z"}
