@@ -334,7 +334,8 @@ class Floor:
         """Publish messages and raw frames from outside, right now: faults, mostly."""
         if messages:
             self.publish(Batch.injected(messages))
-        self.inject_raw(raw_frames, self.all_listeners())
+        stocks = (one for one in self.all_listeners() if getattr(one, "feed", None) != "news")
+        self.inject_raw(raw_frames, stocks)
 
     def inject_raw(self, frames: Sequence[bytes], listeners: Iterable[Listener]) -> None:
         """Write frames that are no messages to the tape and hand them to some clients."""

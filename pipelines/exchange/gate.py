@@ -92,7 +92,8 @@ async def gate(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Checks the keys of the vendor's REST requests, counts them, and words their errors."""
     vendor = request.path.startswith(("/v2/", "/v1beta1/")) and request.path not in _FEED_PATHS
     upgrade = request.headers.get("Upgrade", "").lower() == "websocket"
-    if not vendor or (upgrade and request.path == _NEWS_PATH):
+    feed = request.path == _NEWS_PATH or request.match_info.http_exception is not None
+    if not vendor or (upgrade and feed):
         return await handler(request)
     given = header_keys(request.headers)
     account = request.app[FLOOR].accounts.of(*given) if given is not None else None

@@ -120,14 +120,14 @@ class Session:
         """Whether data of a channel and symbol is for this client.
 
         Args:
-            channel: Its channel; "" for a message of no known type, which everyone gets.
+            channel: Its channel; "" for a message of no known type, which every stock feed gets.
             symbol: Its symbol; for news all of its symbols, with commas between them.
         """
         if channel in ("corrections", "cancelErrors"):
             channel = "trades"
         wanted = self.subscriptions.get(channel)
         if wanted is None:
-            return not channel and self.subscribed
+            return not channel and self.subscribed and "trades" in self.subscriptions
         if symbol in wanted or "*" in wanted:
             return True
         return channel == "news" and not wanted.isdisjoint(symbol.split(","))
