@@ -63,6 +63,7 @@ class Batch:
         "_dated",
         "_frames",
         "_json",
+        "_last",
         "_packed",
         "audience",
         "keys",
@@ -76,7 +77,8 @@ class Batch:
         self.messages = messages
         self.times_ns = times_ns
         self.keys = keys
-        self.audience = frozenset(keys)
+        self._last = dict(zip(keys, range(len(keys)), strict=True))
+        self.audience = frozenset(self._last)
         self._dated = False
         self._json: list[bytes] | None = None
         self._packed: list[bytes] | None = None
@@ -125,11 +127,10 @@ class Batch:
 
     def last_of_each(self) -> dict[Key, Message]:
         """The last message of each key, with its time as text."""
-        last = dict(zip(self.keys, range(len(self.keys)), strict=True))
         if self.times_ns is not None:
-            for i in last.values():
+            for i in self._last.values():
                 _date(self.messages[i], self.times_ns[i])
-        return {key: self.messages[i] for key, i in last.items()}
+        return {key: self.messages[i] for key, i in self._last.items()}
 
     def _date(self) -> None:
         """Give each message its time as text, once; a skewed batch dates the same ones anew."""
