@@ -7,6 +7,8 @@ better than it is: the gate judges it again, and its manifest says how many were
 from __future__ import annotations
 
 import logging
+import pickle
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +22,9 @@ from rl.episodes import Market
 from rl.train import TrainConfig, TrainingFailed, TrainResult, train
 
 log = logging.getLogger(__name__)
+
+RESULT = "result.pickle"
+"""File of a trial's checkpoint."""
 
 SPACE: Mapping[str, Any] = {
     "lr": tune.loguniform(1e-4, 2e-3),
@@ -76,14 +81,18 @@ def sweep(
         raise ConfigError("a sweep needs a running Ray; connect first")
     reference = ray.put(data)
 
-    def trial(changes: dict[str, Any]) -> dict[str, Any]:
+    def trial(changes: dict[str, Any]) -> None:
         result = train(replace(config, **changes), ray.get(reference))
-        return {
+        metrics = {
             "net_return": float(result.manifest.metrics["net_return"]),
             "trades": int(result.manifest.metrics["trades"]),
             "steps": result.steps,
-            "result": ray.put(result),
         }
+        # As a file of Tune's, not as an object of Ray's: an object dies with its owner, and the
+        # worker of a trial ends as soon as the trial has.
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder, RESULT).write_bytes(pickle.dumps(result))
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
     grid = _run(
         trial, space, trials=trials, concurrent=concurrent, storage=storage, seed=config.seed
@@ -95,7 +104,8 @@ def sweep(
     )
     if not done:
         raise TrainingFailed(f"all {trials} trials failed; the first: {grid.errors[:1]}")
-    best: TrainResult = ray.get(done[0].metrics["result"])
+    with done[0].checkpoint.as_directory() as folder:
+        best: TrainResult = pickle.loads(Path(folder, RESULT).read_bytes())  # noqa: S301 - our own
     noted = {**best.manifest.training, "sweep": {"trials": trials, "failed": grid.num_errors}}
     return SweepResult(
         best=replace(best, manifest=replace(best.manifest, training=noted)),
