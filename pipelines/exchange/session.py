@@ -45,6 +45,9 @@ CLOSING = frozenset({402, 404, 406, 407, 500})
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9./\-]{0,20}")
 _COUNTED = ("trades", "quotes")
 
+MOST_SYMBOLS = 50_000
+"""Most symbols of one channel whatever the plan: all that is listed, several times over."""
+
 
 def error(code: int) -> Message:
     """Alpaca's error message of a code."""
@@ -171,6 +174,8 @@ class Session:
         return self.acknowledgement()
 
     def _over_limit(self, subscriptions: Mapping[str, frozenset[str]]) -> bool:
+        if any(len(symbols) > MOST_SYMBOLS for symbols in subscriptions.values()):
+            return True
         if self.symbol_limit is None:
             return False
         named = frozenset[str]().union(*(subscriptions.get(c, ()) for c in _COUNTED))

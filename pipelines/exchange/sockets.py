@@ -30,6 +30,12 @@ _GOODBYE_S = 1.0
 
 _RETRY_AFTER_S = 5
 
+_ASIDE_BYTES = 4 * 1024 * 1024
+"""What may wait for a client beside the market's messages: answers, raw frames."""
+
+_FRAME_BYTES = 128
+"""What a frame that waits costs beside its payload, about."""
+
 
 class Client:
     """One connection: its protocol state and the bounded queue of what waits for it.
@@ -60,6 +66,7 @@ class Client:
         self._peers = floor.listeners_of(feed)
         self._queue: deque[Frame] = deque()
         self._queued = 0
+        self._aside_bytes = 0
         self._held: deque[tuple[float, Frame]] = deque()
         self._wake = asyncio.Event()
         self._sent = 0
@@ -168,8 +175,7 @@ class Client:
     def offer_raw(self, frame: bytes) -> None:
         """Queue a frame as it is."""
         if not self.session.closing and self.session.subscribed:
-            self._queue.append(Frame(frame, 0))
-            self._wake.set()
+            self._set_aside([Frame(frame, 0)])
 
     def tell(self, code: int) -> None:
         """Send an error out of the blue; some of them end the connection."""
@@ -202,19 +208,30 @@ class Client:
         }
 
     def _control(self, messages: Sequence[Message]) -> None:
-        self._queue.extend(encode_control(m, self._codec) for m in messages)
+        self._set_aside([encode_control(message, self._codec) for message in messages])
+
+    def _set_aside(self, frames: Sequence[Frame]) -> None:
+        """Queue frames that are no messages of the market; one alone may be of any size."""
+        if self._aside_bytes > _ASIDE_BYTES:
+            self._drop_as_slow()  # it asks and asks, and never reads
+            return
+        self._queue.extend(frames)
+        self._aside_bytes += sum(len(frame.payload) + _FRAME_BYTES for frame in frames)
         self._wake.set()
 
     def _auth_expired(self) -> None:
         self._control(self.session.auth_expired())
 
     def _drop_as_slow(self) -> None:
-        _LOG.warning("slow client on %s: %d messages waiting, dropped", self.feed, self._queued)
+        _LOG.warning(
+            "slow client on %s: %d messages and %d bytes of answers waiting, dropped",
+            self.feed, self._queued, self._aside_bytes,
+        )  # fmt: skip
         self._floor.slow_clients += 1
         self._peers.discard(self)
         self._queue.clear()
         self._held.clear()
-        self._queued = 0
+        self._queued = self._aside_bytes = 0
         self.session.closing = True
         self._control([error(407)])
         # Its socket is full, most likely: do not wait for it for ever.
@@ -226,7 +243,10 @@ class Client:
             while True:
                 while queue:
                     frame = queue.popleft()
-                    self._queued -= min(frame.count, self._queued)
+                    if frame.count:
+                        self._queued -= min(frame.count, self._queued)
+                    else:
+                        self._aside_bytes -= len(frame.payload) + _FRAME_BYTES
                     if self._cut_next and frame.count:
                         await self._cut(frame)
                         return

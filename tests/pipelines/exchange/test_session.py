@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.exchange.session import CHANNELS, NEWS_CHANNELS, Session, error
+from pipelines.exchange.session import CHANNELS, MOST_SYMBOLS, NEWS_CHANNELS, Session, error
 
 AUTH = {"action": "auth", "key": "k", "secret": "s"}
 
@@ -193,3 +193,12 @@ def test_session_acknowledges_what_a_set_model_says(
             model = wanted
             assert {c: set(answer.get(c, ())) for c in CHANNELS} == model
             assert answer["corrections"] == answer["trades"]
+
+
+def test_session_more_symbols_than_there_are_is_refused_whatever_the_plan() -> None:
+    session = _ready()
+    many = [f"S{i}" for i in range(MOST_SYMBOLS)]
+    session.received({"action": "subscribe", "bars": many})
+    assert _codes(session.received({"action": "subscribe", "bars": ["ONE.MORE"]})) == [405]
+    assert len(session.subscriptions["bars"]) == MOST_SYMBOLS
+    assert session.received({"action": "unsubscribe", "bars": many})[0]["bars"] == []

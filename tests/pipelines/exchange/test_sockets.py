@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -245,3 +247,35 @@ def test_binary_json_of_a_client_is_understood(exchange: Exchange, codec: str) -
 
 def test_socket_path_without_an_upgrade_is_refused(exchange: Exchange) -> None:
     assert httpx.get(exchange().http + "/v2/iex").status_code == 400
+
+
+def test_client_that_asks_and_never_reads_is_dropped_as_slow(exchange: Exchange) -> None:
+    running = exchange()
+    symbols = [f"SYMBOL{i}" for i in range(2000)]
+    request = orjson.dumps({"action": "subscribe", "trades": symbols}).decode()
+
+    def dropped() -> bool:
+        stats = running.get("/raytape/stats")
+        return stats["slow_clients"] == 1 and not stats["clients"]
+
+    async def body(feed: Feed) -> None:
+        with contextlib.suppress(*ENDED):
+            for _ in range(400):
+                await feed.socket.send_str(request)
+        await asyncio.to_thread(running.wait, dropped)
+
+    talk(running.ws + "/v2/iex", body)
+
+
+def test_raw_frames_that_nobody_reads_are_bounded(exchange: Exchange) -> None:
+    running = exchange(speed=0.001)
+    frame = base64.b64encode(bytes(700_000)).decode()
+
+    async def body(feed: Feed) -> None:
+        await feed.ask("subscribe", trades=["SPY"])
+        for _ in range(40):
+            await _post(running.http + "/raytape/inject", {"frames_b64": [frame]})
+        stats = await asyncio.to_thread(running.get, "/raytape/stats")
+        assert stats["slow_clients"] == 1
+
+    talk(running.ws + "/v2/iex", body)
