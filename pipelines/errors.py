@@ -16,6 +16,7 @@
     │   └── Fenced             another writer with a newer generation owns the query
     ├── ModelError             a model cannot be used
     │   └── FingerprintMismatch  its features are not the features served
+    ├── TapeFailed             a tape cannot be written; what was written of it is whole
     └── PartFailed             a part of the platform did not start; names part and log file
 """
 
@@ -94,6 +95,10 @@ class ModelError(RaytapeError):
 
 class FingerprintMismatch(ModelError):
     """The features that a model was trained on are not the features that are served."""
+
+
+class TapeFailed(RaytapeError):
+    """A tape cannot be written (a full disk, mostly); what was written of it is whole."""
 
 
 class PartFailed(RaytapeError):

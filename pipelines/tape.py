@@ -17,6 +17,7 @@ within a budget of disk; what was dropped is counted.
 from __future__ import annotations
 
 import base64
+import contextlib
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipelines.codec import decode_msgpack_stream, encode_msgpack, encode_msgpack_frame
-from pipelines.errors import ConfigError, MalformedFrame
+from pipelines.errors import ConfigError, MalformedFrame, TapeFailed
 from pipelines.events import SECOND_NS, Message
 
 _LOG = logging.getLogger(__name__)
@@ -82,22 +83,29 @@ class TapeWriter:
     """Writes the tape of one run into a folder, after those of earlier runs.
 
     What was written is on disk a quarter of a second later, provided that :meth:`flush_if_due`
-    is called in between.
+    is called in between. When the disk does not take it, what waited is lost, the file ends where
+    it was whole, and nothing more is taken until :meth:`go_on`.
 
     Args:
         folder: Where its files are.
         header: First line of each.
         max_mb: Disk that all of them may take, MiB.
+
+    Raises:
+        TapeFailed: (also of every method that writes) The disk does not take it.
     """
 
     def __init__(self, folder: Path, *, header: TapeHeader, max_mb: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TapeFailed(f"tape {folder}: {error.strerror}") from error
         self._folder = folder
         self._header = encode_msgpack({_HEADER_KEY: TAPE_VERSION, **asdict(header)})
         self._file_bytes = max_mb * 1024 * 1024 // _FILES
         self._budget_bytes = max_mb * 1024 * 1024
         self._entries: list[bytes] = []
-        self._waiting = 0
+        self._waiting = self._waiting_messages = 0
         self._flushed_ns = 0
         self.messages = 0
         self.dropped_files = 0
@@ -110,6 +118,7 @@ class TapeWriter:
 
     def write_packed(self, array: bytes, count: int, *, wall_ns: int) -> None:
         """Add messages as the msgpack array that they are on the wire."""
+        self._waiting_messages += count
         self.messages += count
         self._add(_PAIR + encode_msgpack(wall_ns) + array, wall_ns)
 
@@ -123,6 +132,13 @@ class TapeWriter:
             encode_msgpack([wall_ns, GAP_NOTE, {"since": since_ns, "reason": reason}]), wall_ns
         )
 
+    def go_on(self, *, reason: str, wall_ns: int) -> None:
+        """Begin another file after a failure, with a note of what is missing in between."""
+        since_ns = self._flushed_ns
+        self._open_next()
+        self.write_gap(since_ns=since_ns, reason=reason, wall_ns=wall_ns)
+        self._write_out(wall_ns)
+
     def flush_if_due(self, wall_ns: int) -> None:
         """Bring to disk what has waited long enough."""
         if self._entries and wall_ns - self._flushed_ns >= _FLUSH_NS:
@@ -132,7 +148,7 @@ class TapeWriter:
         """Bring everything to disk and end the file."""
         if not self._file.closed:
             self._write_out(self._flushed_ns)
-            self._file.write(self._gzip.flush(zlib.Z_FINISH))
+            self._put(self._gzip.flush(zlib.Z_FINISH))
             self._file.close()
 
     def stats(self) -> dict[str, Any]:
@@ -147,30 +163,67 @@ class TapeWriter:
             self._write_out(wall_ns)
 
     def _write_out(self, wall_ns: int) -> None:
+        if self._file.closed:
+            self._forget_waiting()
+            raise TapeFailed(f"tape {self._folder}: is closed")
         data = self._gzip.compress(b"".join(self._entries)) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
+        try:
+            self._put(data)
+        except TapeFailed:
+            self._forget_waiting()
+            raise
         self._entries.clear()
-        self._waiting = 0
+        self._waiting = self._waiting_messages = 0
         self._flushed_ns = wall_ns
-        self._file.write(data)
-        self._written += len(data)
         if self._written >= self._file_bytes:
-            self._file.write(self._gzip.flush(zlib.Z_FINISH))
+            self._put(self._gzip.flush(zlib.Z_FINISH))
             self._file.close()
             self._open_next()
 
+    def _forget_waiting(self) -> None:
+        self.messages -= self._waiting_messages
+        self._entries.clear()
+        self._waiting = self._waiting_messages = 0
+
+    def _put(self, data: bytes) -> None:
+        """Write all of it; else cut the file back to where it was whole, and close it."""
+        rest = memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._written)
+            with contextlib.suppress(OSError):
+                self._file.close()
+            raise TapeFailed(f"tape {self._folder}: {error.strerror}") from error
+        self._written += len(data)
+
     def _open_next(self) -> None:
-        self._number += 1
+        path = self._folder / f"tape-{self._number + 1:06d}.msgpack.gz"
         self._gzip = zlib.compressobj(level=1, wbits=_GZIP)
-        self._file: BinaryIO = (self._folder / f"tape-{self._number:06d}.msgpack.gz").open("wb", 0)
-        head = self._gzip.compress(self._header) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
-        self._file.write(head)
-        self._written = len(head)
+        self._written = 0
+        try:
+            self._file: BinaryIO = path.open("wb", 0)
+        except OSError as error:
+            raise TapeFailed(f"tape {self._folder}: {error.strerror}") from error
+        try:
+            head = self._gzip.compress(self._header) + self._gzip.flush(zlib.Z_SYNC_FLUSH)
+            self._put(head)
+        except TapeFailed:
+            with contextlib.suppress(OSError):
+                path.unlink()  # nothing is in it
+            raise
+        self._number += 1
+        self._keep_budget()
+
+    def _keep_budget(self) -> None:
         files = tape_files(self._folder)
         sizes = [p.stat().st_size for p in files]
         while len(files) > 1 and sum(sizes) > self._budget_bytes - self._file_bytes:
             oldest = files.pop(0)
             sizes.pop(0)
-            oldest.unlink()
+            oldest.unlink(missing_ok=True)
             self.dropped_files += 1
             _LOG.warning("tape over its budget: dropped %s", oldest.name)
 

@@ -356,7 +356,13 @@ class Floor:
             "mode": self.source.mode,
             "rate": clock.rate if clock else self.config.speed,
             "symbols": list(self.source.symbols),
+            "tape": self._tape_state(),
         }
+
+    def _tape_state(self) -> str:
+        if self._tape is None:
+            return "off"
+        return "recording" if self._tape.stopped is None else f"stopped: {self._tape.stopped}"
 
     def stats(self) -> dict[str, Any]:
         """What was published, to whom, and the tape."""
