@@ -24,15 +24,25 @@ second row in ``gaps``, with ``backfilled`` and how many rows were added: of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import pyarrow as pa
 
 from pipelines.errors import LakeError
+from pipelines.lake.table import (
+    BACKFILLED,
+    EVENT,
+    FLOATS,
+    OHLCV,
+    PARTITION,
+    STRINGS,
+    TIME,
+    Table,
+    make,
+)
 
-PARTITION = "date"
-TIME = pa.timestamp("us", tz="UTC")
+__all__ = [
+    "ARCHIVE_STATE", "FEATURE_COLUMNS", "PARTITION", "RAW_TABLES", "SIGNAL_TABLES", "TABLES",
+    "TIME", "Table", "table",
+]  # fmt: skip
 
 FEATURE_COLUMNS = (
     "log_return_1",
@@ -49,111 +59,54 @@ FEATURE_COLUMNS = (
 )
 """The features of FeatureSpec 1, in its order; the spec itself lives in ``pipelines.features``."""
 
-_PROVENANCE = (
-    ("epoch", pa.string()),
-    ("bucket", pa.int32()),
-    ("bseq", pa.int64()),
-    ("position", pa.int32()),
-    ("received_at_ns", pa.int64()),
-    ("sent_at_ns", pa.int64()),
-)
-_EVENT = (("symbol", pa.string()), ("event_time", TIME), ("event_time_ns", pa.int64()))
-_OHLCV = (
-    ("open", pa.float64()),
-    ("high", pa.float64()),
-    ("low", pa.float64()),
-    ("close", pa.float64()),
-    ("volume", pa.float64()),
-    ("trade_count", pa.int64()),
-    ("vwap", pa.float64()),
-)
-_BACKFILLED = ("backfilled", pa.bool_())
-_STRINGS = pa.list_(pa.string())
-_FLOATS = pa.list_(pa.float64())
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """One table of the lake.
-
-    Args:
-        name: Its name and folder.
-        schema: All columns, the partition column ``date`` last.
-        sort: Columns by which the rows inside each file are sorted.
-        doc: What a row is.
-    """
-
-    name: str
-    schema: pa.Schema
-    sort: tuple[str, ...]
-    doc: str
-
-    @property
-    def file_schema(self) -> pa.Schema:
-        """The columns inside the files: all but the partition column, which is in the path."""
-        return pa.schema([f for f in self.schema if f.name != PARTITION])
-
-
-def _table(
-    name: str,
-    columns: Sequence[tuple[str, pa.DataType]],
-    *,
-    doc: str,
-    sort: tuple[str, ...] = ("symbol", "event_time"),
-    raw: bool = False,
-) -> Table:
-    fields = [*columns, *(_PROVENANCE if raw else ()), (PARTITION, pa.date32())]
-    return Table(name, pa.schema(fields), sort, doc)
-
-
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
-        _table(
+        make(
             "trades",
             [
-                *_EVENT,
+                *EVENT,
                 ("price", pa.float64()),
                 ("size", pa.float64()),
                 ("trade_id", pa.int64()),
                 ("exchange", pa.string()),
-                ("conditions", _STRINGS),
+                ("conditions", STRINGS),
                 ("tape", pa.string()),
-                _BACKFILLED,
+                BACKFILLED,
             ],
             raw=True,
             doc="A trade as it came; size in shares.",
         ),
-        _table(
+        make(
             "quotes",
             [
-                *_EVENT,
+                *EVENT,
                 ("bid_price", pa.float64()),
                 ("bid_size", pa.float64()),
                 ("bid_exchange", pa.string()),
                 ("ask_price", pa.float64()),
                 ("ask_size", pa.float64()),
                 ("ask_exchange", pa.string()),
-                ("conditions", _STRINGS),
+                ("conditions", STRINGS),
                 ("tape", pa.string()),
-                _BACKFILLED,
+                BACKFILLED,
             ],
             raw=True,
             doc="A top-of-book quote as it came; a side with price 0 is empty.",
         ),
-        _table(
+        make(
             "bars",
-            [*_EVENT, *_OHLCV, _BACKFILLED],
+            [*EVENT, *OHLCV, BACKFILLED],
             raw=True,
             doc="A vendor's 1-minute bar as it came; event_time is the start of the minute.",
         ),
-        _table(
+        make(
             "events",
-            [("type", pa.string()), *_EVENT, ("payload", pa.string())],
+            [("type", pa.string()), *EVENT, ("payload", pa.string())],
             raw=True,
             doc="Any other market message, its payload as JSON as it came.",
         ),
-        _table(
+        make(
             "gaps",
             [
                 ("symbol", pa.string()),
@@ -162,7 +115,7 @@ TABLES: dict[str, Table] = {
                 ("from_time", TIME),
                 ("to_time", TIME),
                 ("reason", pa.string()),
-                _BACKFILLED,
+                BACKFILLED,
                 ("filled_trades", pa.int64()),
                 ("filled_quotes", pa.int64()),
                 ("filled_bars", pa.int64()),
@@ -171,27 +124,27 @@ TABLES: dict[str, Table] = {
             raw=True,
             doc="What a symbol had strictly between from and to was missed (null: from its start).",
         ),
-        _table(
+        make(
             "corrections",
             [
                 ("type", pa.string()),
-                *_EVENT,
+                *EVENT,
                 ("exchange", pa.string()),
                 ("tape", pa.string()),
                 ("original_id", pa.int64()),
                 ("original_price", pa.float64()),
                 ("original_size", pa.float64()),
-                ("original_conditions", _STRINGS),
+                ("original_conditions", STRINGS),
                 ("corrected_id", pa.int64()),
                 ("corrected_price", pa.float64()),
                 ("corrected_size", pa.float64()),
-                ("corrected_conditions", _STRINGS),
+                ("corrected_conditions", STRINGS),
                 ("action", pa.string()),
             ],
             raw=True,
             doc="A correction (type c) or a cancel (x, its action C or E) of an earlier trade.",
         ),
-        _table(
+        make(
             "quarantine",
             [
                 ("reason", pa.string()),
@@ -204,12 +157,12 @@ TABLES: dict[str, Table] = {
             raw=True,
             doc="What could not be stored elsewhere, why, and as it came (JSON, or raw bytes).",
         ),
-        _table(
+        make(
             "features",
             [
-                *_EVENT,
+                *EVENT,
                 *((name, pa.float64()) for name in FEATURE_COLUMNS),
-                *_OHLCV,
+                *OHLCV,
                 ("source", pa.string()),
                 ("fingerprint", pa.string()),
                 ("warm", pa.bool_()),
@@ -220,16 +173,16 @@ TABLES: dict[str, Table] = {
             ],
             doc="The features of a closed minute bar (null: not warm), with the bar they end in.",
         ),
-        _table(
+        make(
             "signals",
             [
-                *_EVENT,
+                *EVENT,
                 ("action", pa.string()),
                 ("action_id", pa.int32()),
                 ("confidence", pa.float64()),
-                ("probabilities", _FLOATS),
+                ("probabilities", FLOATS),
                 ("value", pa.float64()),
-                ("q_values", _FLOATS),
+                ("q_values", FLOATS),
                 ("position_fraction", pa.float64()),
                 ("cash_fraction", pa.float64()),
                 ("model_id", pa.string()),
@@ -244,10 +197,10 @@ TABLES: dict[str, Table] = {
             ],
             doc="The decision on a closed bar; payload is the policy's whole answer as JSON.",
         ),
-        _table(
+        make(
             "anomalies",
             [
-                *_EVENT,
+                *EVENT,
                 ("type", pa.string()),
                 ("severity", pa.string()),
                 ("score", pa.float64()),
@@ -260,10 +213,10 @@ TABLES: dict[str, Table] = {
             ],
             doc="Something unusual about a symbol: what, how much, and by which detector.",
         ),
-        _table(
+        make(
             "stats",
             [
-                *_EVENT,
+                *EVENT,
                 ("span", pa.string()),
                 ("count", pa.int64()),
                 ("min", pa.float64()),
@@ -276,7 +229,51 @@ TABLES: dict[str, Table] = {
             ],
             doc="Running statistics of a symbol's prices in its session; the rest as JSON.",
         ),
-        _table(
+        make(
+            "fills",
+            [
+                *EVENT,
+                ("side", pa.string()),
+                ("shares", pa.float64()),
+                ("price", pa.float64()),
+                ("open", pa.float64()),
+                ("bid_price", pa.float64()),
+                ("ask_price", pa.float64()),
+                ("spread_bps", pa.float64()),
+                ("notional", pa.float64()),
+                ("commission", pa.float64()),
+                ("spread_cost", pa.float64()),
+                ("slippage_cost", pa.float64()),
+                ("cash_after", pa.float64()),
+                ("shares_after", pa.float64()),
+                ("model_id", pa.string()),
+                ("model_version", pa.string()),
+                ("signal_id", pa.string()),
+                ("decided_on", TIME),
+                ("reason", pa.string()),
+                ("filled_at", TIME),
+                ("known_at", TIME),
+            ],
+            doc="A paper fill of a model's account, at the open of the minute event_time; in USD.",
+        ),
+        make(
+            "alerts",
+            [
+                ("event_time", TIME),
+                ("alert_id", pa.string()),
+                ("name", pa.string()),
+                ("severity", pa.string()),
+                ("source", pa.string()),
+                ("symbol", pa.string()),
+                ("detail", pa.string()),
+                ("began_at", TIME),
+                ("ended_at", TIME),
+                ("market_time", TIME),
+            ],
+            sort=("event_time", "alert_id"),
+            doc="An alert began, and in a second row ended (wall time); * is no single symbol.",
+        ),
+        make(
             "ledger",
             [
                 ("event_time", TIME),
@@ -285,6 +282,8 @@ TABLES: dict[str, Table] = {
                 ("stored", pa.int64()),
                 ("duplicates", pa.int64()),
                 ("quarantined", pa.int64()),
+                ("in_flight", pa.int64()),
+                ("imbalance", pa.int64()),
                 ("holes", pa.int64()),
                 ("gaps", pa.int64()),
                 ("payload", pa.string()),
@@ -292,7 +291,7 @@ TABLES: dict[str, Table] = {
             sort=("event_time", "stage"),
             doc="What each stage counted until a wall time, since the lake (or its start) began.",
         ),
-        _table(
+        make(
             "evaluations",
             [
                 ("event_time", TIME),
@@ -313,7 +312,7 @@ TABLES: dict[str, Table] = {
 }
 """Every table by name."""
 
-ARCHIVE_STATE = _table(
+ARCHIVE_STATE = make(
     "_archive",
     [
         ("query_id", pa.string()),
@@ -330,7 +329,7 @@ ARCHIVE_STATE = _table(
 RAW_TABLES = ("trades", "quotes", "bars", "events", "gaps", "corrections", "quarantine")
 """What the archive query writes."""
 
-SIGNAL_TABLES = ("features", "signals", "stats", "anomalies")
+SIGNAL_TABLES = ("features", "signals", "stats", "anomalies", "fills")
 """What the signals query writes."""
 
 

@@ -7,6 +7,7 @@
                        own bar that stood in
 ``features_as_of(t)``  the features that were known at a time: the last revision of each minute
                        with ``known_at`` at or before it
+``alerts_current``     each alert once: as it ended, or without an end while it stands
 =====================  ========================================================================
 
 A correction names the trade that it corrects by id, within symbol, exchange and day; of several
@@ -82,14 +83,21 @@ _FEATURES_AS_OF: Final = """
         ORDER BY revision DESC) = 1
 """
 
+_ALERTS_CURRENT: Final = """
+    CREATE TEMP VIEW alerts_current AS
+    SELECT * FROM alerts
+    QUALIFY row_number() OVER (PARTITION BY alert_id ORDER BY ended_at DESC NULLS LAST) = 1
+"""
+
 _DEFINITIONS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
     "corrected": (("corrections",), _CORRECTED),
     "trades_current": (("trades", "corrected"), _TRADES_CURRENT),
     "bars_current": (("bars", "features"), _BARS_CURRENT),
     "features_as_of": (("features",), _FEATURES_AS_OF),
+    "alerts_current": (("alerts",), _ALERTS_CURRENT),
 }
 
-VIEWS: Final = ("trades_current", "bars_current", "features_as_of(time)")
+VIEWS: Final = ("trades_current", "bars_current", "features_as_of(time)", "alerts_current")
 """What can be asked for besides the tables."""
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import BarHistory, KinesisConfig
@@ -44,7 +45,9 @@ class StreamingConfig:
         archive: Whether the archive query runs.
         maintenance_every_s: Interval of the lake's maintenance; 0: none. The first is due after it.
         maintenance: What a pass of it may do.
-        ledger_every_s: Interval at which the ledger is written down; 0: never.
+        ledger_every_s: Interval at which the ledger is written down; 0: never, and no alerts.
+        producer_stats: Asks the producer for its statistics, ``None`` when it does not answer;
+            without it the ledger begins at the archive.
         revisions_every_s: Interval at which corrected, late and backfilled bars are looked at;
             0: never. Needs both queries.
     """
@@ -73,4 +76,5 @@ class StreamingConfig:
     maintenance_every_s: float = 3600.0
     maintenance: Limits = field(default_factory=Limits)
     ledger_every_s: float = 60.0
+    producer_stats: Callable[[], Mapping[str, Any] | None] | None = None
     revisions_every_s: float = 5.0

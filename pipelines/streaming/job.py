@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import Fenced, PartFailed
+from pipelines.errors import Fenced, PartFailed, RaytapeError
 from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.offsets import TRIM_HORIZON
 from pipelines.kinesis.writer import KinesisWriter
@@ -29,12 +29,12 @@ from pipelines.streaming import archive as archive_query
 from pipelines.streaming import signals
 from pipelines.streaming.archive import Archive, stream_identity
 from pipelines.streaming.config import StreamingConfig
-from pipelines.streaming.ledger import LedgerKeeper
 from pipelines.streaming.outbox import Outbox, new_stats
 from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.schemas import ARCHIVE, SIGNALS, checkpoint_of_stream
 from pipelines.streaming.session import close_session, open_session
 from pipelines.streaming.warmup import Warmup
+from pipelines.streaming.watch import EVERY_S, Watch
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -75,7 +75,7 @@ class StreamingJob:
         self._maintenance = Maintenance(
             LakeWriter(config.lake_uri, config.storage_options), config.maintenance
         )
-        self._ledger = LedgerKeeper(LakeWriter(config.lake_uri, config.storage_options), self.stats)
+        self._watch: Watch | None = None
         self._revisions: Revisions | None = None
         self._threads: list[threading.Thread] = []
         self._outbox: Outbox | None = None
@@ -92,7 +92,7 @@ class StreamingJob:
             if config.maintenance_every_s:
                 self._maintenance.open()
             if config.ledger_every_s:
-                self._ledger.open()
+                self._watch = self._open_watch(config)
             if config.signals:
                 self._outbox = signals.open_outbox(config)
             if config.signals and config.archive and config.revisions_every_s:
@@ -109,8 +109,8 @@ class StreamingJob:
         self._state = "running"
         if config.maintenance_every_s:
             self._beside("maintenance", self._maintenance.run, config.maintenance_every_s)
-        if config.ledger_every_s:
-            self._beside("ledger", self._ledger.write, config.ledger_every_s)
+        if self._watch is not None:
+            self._beside("watch", self._watch.step, min(EVERY_S, config.ledger_every_s))
         if self._revisions is not None:
             self._beside("revisions", self._revisions.run, config.revisions_every_s)
         _log.info("running: %s", ", ".join(self._queries))
@@ -150,6 +150,7 @@ class StreamingJob:
             | {"lag": self._lag(SIGNALS)},
             "maintenance": self._maintenance.stats(),
             "revisions": self._revisions.stats() if self._revisions else None,
+            "alerts": self._watch.standing() if self._watch else [],
         }
 
     def _lag(self, name: str) -> dict[str, dict[str, int | None]]:
@@ -198,6 +199,9 @@ class StreamingJob:
                 self._spark = None
         for thread in self._threads:
             thread.join(_BESIDE_ENDS_S)  # a step cut short is done by the next
+        if self._watch is not None and self._state == "running":
+            with contextlib.suppress(RaytapeError):  # the next one tells it too
+                self._watch.finish()
         if self._state != "failed":
             self._state = "stopped"
 
@@ -217,6 +221,17 @@ class StreamingJob:
         thread = threading.Thread(target=run, name=f"lake-{what}", daemon=True)
         self._threads.append(thread)
         thread.start()
+
+    def _open_watch(self, config: StreamingConfig) -> Watch:
+        watch = Watch(
+            LakeWriter(config.lake_uri, config.storage_options),
+            self.stats,
+            producer=config.producer_stats,
+            sink=KinesisWriter(config.kinesis, config.kinesis.market_signals),
+            ledger_every_s=config.ledger_every_s,
+        )
+        watch.open()
+        return watch
 
     def _open_revisions(self, config: StreamingConfig) -> Revisions:
         warmup = Warmup(config.lake_uri, config.storage_options, config.history)

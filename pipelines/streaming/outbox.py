@@ -36,7 +36,7 @@ from pipelines.streaming.rows import (
 )
 from pipelines.streaming.schemas import SIGNALS
 
-_FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES
+_FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES[:4]
 _CIRCUIT: Final = ("closed", "half_open", "open")
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
 _COPIED: Final = (
