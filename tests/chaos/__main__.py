@@ -1,52 +1,102 @@
-"""``make chaos``: the fault tests, one after the other; a table, and JSON under ``build/``."""
+"""``make chaos``: the fault tests, one after the other; a table, and JSON under ``build/``.
+
+``-k`` chooses tests by name, ``--fault 22 --fault 23`` by the numbers of ``docs/FAULTS.md``;
+``--short`` leaves out those that take minutes; ``--docs`` writes the results into that page.
+"""
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos import faults
+
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "build" / "chaos.json"
+COLUMNS = ("rounds", "sent", "stored", "lost", "twice")
 
 
 class Results:
-    """Collects the outcome of every test."""
+    """Collects the outcome of every test and what it says of itself.
 
-    def __init__(self) -> None:
-        self.rows: dict[str, dict[str, object]] = {}
+    Args:
+        console: Gets a line when a test ends.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.rows: dict[str, dict[str, Any]] = {}
+        self._console = console
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        row = self.rows.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0})
-        row["seconds"] = float(str(row["seconds"])) + report.duration
+        name = report.nodeid.split("::")[-1]
+        row = self.rows.setdefault(
+            name, {"faults": faults.of(name), "outcome": "passed", "seconds": 0.0}
+        )
+        row["seconds"] = round(row["seconds"] + report.duration, 1)
         if report.outcome != "passed":
             row["outcome"] = report.outcome
+        if report.when == "call":
+            row |= dict(report.user_properties)
+            if isinstance(ledger := row.pop("ledger", None), dict):
+                row |= ledger
+        if report.when == "teardown":
+            self._console.print(f"{name}: {row['outcome']}, {row['seconds']:.0f} s")
+
+
+def table_of(rows: dict[str, dict[str, Any]]) -> Table:
+    """The table of what was tried."""
+    table = Table(title="faults")
+    for column in ("fault", "test", "outcome", *COLUMNS, "recovery s", "took s"):
+        table.add_column(column, justify="left" if column in ("test", "outcome") else "right")
+    for name, row in sorted(rows.items(), key=lambda entry: (entry[1]["faults"], entry[0])):
+        colour = "green" if row["outcome"] == "passed" else "red"
+        numbers = [f"{row[c]:,}" if c in row else "" for c in COLUMNS]
+        table.add_row(
+            ", ".join(map(str, row["faults"])), faults.words(name),
+            f"[{colour}]{row['outcome']}[/]", *numbers, recovery(row), f"{row['seconds']:.0f}",
+        )  # fmt: skip
+    return table
+
+
+def recovery(row: dict[str, Any]) -> str:
+    """Median and longest time of recovery, seconds."""
+    found = row.get("recovery_s")
+    return f"{statistics.median(found):.0f} / {max(found):.0f}" if found else ""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make chaos")
     parser.add_argument("-k", default="", help="only the tests whose names match")
+    parser.add_argument("--fault", type=int, action="append", help="only the tests of this fault")
+    parser.add_argument("--short", action="store_true", help="only the short forms")
+    parser.add_argument("--docs", action="store_true", help="write the results into docs/FAULTS.md")
+    parser.add_argument("--basetemp", default="", help="where the tests write")
     options = parser.parse_args()
-    results = Results()
-    arguments = ["-m", "chaos", str(ROOT / "tests"), "-p", "no:cacheprovider"]
-    arguments += ["-k", options.k] if options.k else []
-    status = pytest.main(arguments, plugins=[results])
-    table = Table(title="faults")
-    for column in ("fault", "outcome", "seconds"):
-        table.add_column(column, justify="right" if column == "seconds" else "left")
-    for name, row in results.rows.items():
-        colour = "green" if row["outcome"] == "passed" else "red"
-        label = name.split("::")[-1].removeprefix("test_").replace("_", " ")
-        table.add_row(label, f"[{colour}]{row['outcome']}[/]", f"{row['seconds']:.1f}")
-    Console(highlight=False).print(table)
-    (ROOT / "build").mkdir(exist_ok=True)
-    (ROOT / "build" / "chaos.json").write_bytes(
-        orjson.dumps(results.rows, option=orjson.OPT_INDENT_2)
+    console = Console(highlight=False)
+    results = Results(console)
+    chosen = options.k or " or ".join(
+        name for number in options.fault or () for name in faults.tests(number)
     )
+    arguments = ["-m", "chaos and not long" if options.short else "chaos", str(ROOT / "tests")]
+    arguments += ["-p", "no:cacheprovider"]
+    arguments += ["-k", chosen] if chosen else []
+    arguments += [f"--basetemp={options.basetemp}"] if options.basetemp else []
+    status = pytest.main(arguments, plugins=[results])
+    console.print(table_of(results.rows))
+    RESULTS.parent.mkdir(exist_ok=True)
+    known = orjson.loads(RESULTS.read_bytes()) if RESULTS.exists() else {}
+    known |= results.rows  # what was not run this time stands as it was
+    RESULTS.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2))
+    if options.docs:
+        faults.write(known)
     return int(status)
 
 

@@ -20,12 +20,13 @@ from tests.pipelines.kinesis.deadly import deadly_source, dying
 
 
 def main() -> None:
-    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+    folder, options, java = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
     file, group = str(folder / "die"), os.getpgid(0)
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
         .config("spark.driver.memory", "512m")
+        .config("spark.driver.extraJavaOptions", java)
         .config("spark.sql.shuffle.partitions", "2")
         .getOrCreate()
     )

@@ -24,6 +24,7 @@ import pytest
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.source import source_options
 from pipelines.ports import KinesisConfig
+from tests.chaos.jvm import quick_java
 from tests.pipelines.kinesis.deadly import PLACES
 
 SCRIPT = Path(__file__).with_name("source_query.py")
@@ -53,7 +54,7 @@ class KilledQuery:
         environment = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(self.folder), json.dumps(given)],
+                [sys.executable, str(SCRIPT), str(self.folder), json.dumps(given), quick_java()],
                 stdout=log,
                 stderr=log,
                 env=os.environ | environment,
@@ -74,7 +75,7 @@ class KilledQuery:
         files = sorted((self.folder / "rows").glob("*.json"))
         return [row for path in files for row in json.loads(path.read_text())]
 
-    def until(self, ready: Callable[[], bool], *, timeout_s: float = 90) -> None:
+    def until(self, ready: Callable[[], bool], *, timeout_s: float = 600) -> None:
         deadline = time.monotonic() + timeout_s
         while not ready():
             if time.monotonic() > deadline:
@@ -143,7 +144,7 @@ class KilledQuery:
 
 @pytest.mark.chaos
 @pytest.mark.long
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(14_400)
 def test_query_killed_fifty_times_at_every_point_is_clean(
     kinesis: KinesisConfig, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:

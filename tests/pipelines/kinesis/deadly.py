@@ -42,9 +42,18 @@ def dying(file: str, group: int | None = None) -> Callable[[str], None]:
     return die
 
 
-def deadly_source(file: str, group: int | None = None) -> type[KinesisDataSource]:
-    """The data source ``kinesis`` that dies; made here, so that it travels to workers by value."""
+def deadly_source(
+    file: str, group: int | None = None, *, in_task: Callable[[str], None] | None = None
+) -> type[KinesisDataSource]:
+    """The data source ``kinesis`` that dies; made here, so that it travels to workers by value.
+
+    Args:
+        file: As of :func:`dying`.
+        group: As of :func:`dying`.
+        in_task: Dies in ``read`` instead.
+    """
     die = dying(file, group)
+    die_reading = in_task or die
 
     class Deadly(KinesisDataSource):
         def streamReader(self, schema: Any) -> Any:  # noqa: N802
@@ -64,7 +73,7 @@ def deadly_source(file: str, group: int | None = None) -> type[KinesisDataSource
                 def read(self, partition: Any) -> Iterator[Any]:
                     for batch in super().read(partition):
                         yield batch
-                        die("read")
+                        die_reading("read")
 
                 def commit(self, end: Any) -> None:
                     die("commit")

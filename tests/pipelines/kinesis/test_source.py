@@ -181,6 +181,7 @@ def test_first_batch_with_rows_replayed_holds_the_same_rows(
     assert sorted(run.rows()) == made
 
 
+@pytest.mark.chaos
 def test_last_batch_replayed_after_a_death_before_its_commit_holds_the_same_rows(
     run: Run, kinesis: KinesisConfig, client: Any
 ) -> None:
@@ -199,6 +200,7 @@ def test_last_batch_replayed_after_a_death_before_its_commit_holds_the_same_rows
     assert sorted(run.rows()) == made
 
 
+@pytest.mark.chaos
 def test_stream_through_a_split_and_a_merge_loses_nothing(
     run: Run, kinesis: KinesisConfig, client: Any
 ) -> None:
@@ -239,6 +241,45 @@ def test_available_now_reads_what_is_there_and_ends(
     run.start(startingPosition="TRIM_HORIZON", trigger=now)
     assert run.query.awaitTermination(30)
     assert sorted(run.rows()) == made
+
+
+@pytest.mark.chaos
+def test_two_sinks_of_one_batch_see_the_same_rows_whatever_arrives_meanwhile(
+    spark: Any, kinesis: KinesisConfig, client: Any, tmp_path: Path
+) -> None:
+    seen: list[tuple[list[str], list[str]]] = []
+    made = put(client, kinesis, 0, 20)
+
+    def texts(frame: Any) -> list[str]:
+        return sorted(bytes(row.data).decode() for row in frame.select("data").collect())
+
+    def two_sinks(frame: Any, _: int) -> None:
+        first = texts(frame)
+        made.extend(put(client, kinesis, len(made), len(made) + 20) if not seen else ())
+        seen.append((first, texts(frame)))  # reads the source again
+
+    query = (
+        spark.readStream.format("kinesis")
+        .options(
+            **source_options(
+                kinesis, kinesis.market_data, startingPosition="TRIM_HORIZON", readsPerSecond=0,
+                inlineBytes=0,
+            )
+        )
+        .load()
+        .writeStream.foreachBatch(two_sinks)
+        .option("checkpointLocation", str(tmp_path / "two"))
+        .trigger(processingTime="50 milliseconds")
+        .start()
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while sum(len(first) for first, _ in seen) < 40:
+        assert time.monotonic() < deadline
+        assert query.isActive, query.exception()
+        time.sleep(0.02)
+    query.stop()
+    assert all(first == second for first, second in seen)
+    assert sorted(text for first, _ in seen for text in first) == made
 
 
 @pytest.mark.chaos

@@ -1,6 +1,6 @@
 """The source behind a proxy that refuses, throttles, drops and counts; Spark is played.
 
-FAULTS 18 to 20: whatever happens, every record comes once and in the order of its key, and the
+FAULTS 18 to 21: whatever happens, every record comes once and in the order of its key, and the
 query goes on within a bound.
 """
 
@@ -9,10 +9,13 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster import local_aws, processes
+from pipelines.errors import DataLoss
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.source import KinesisDataSource, source_options
 from pipelines.ports import KinesisConfig
@@ -107,6 +110,7 @@ def put(kinesis: KinesisConfig) -> Callable[[int], list[str]]:
     return more
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize("inline", [0, 900_000])
 def test_source_whose_iterators_expire_again_and_again_reads_everything_once(
     proxy: FaultProxy, play: Callable[..., Played], put: Callable[[int], list[str]], inline: int
@@ -125,6 +129,7 @@ def test_source_whose_iterators_expire_again_and_again_reads_everything_once(
     assert proxy.count("GetShardIterator") > 6
 
 
+@pytest.mark.chaos
 def test_source_that_is_throttled_backs_off_as_one_and_reads_everything_once(
     proxy: FaultProxy, play: Callable[..., Played], put: Callable[[int], list[str]]
 ) -> None:
@@ -167,6 +172,7 @@ def test_source_whose_service_is_away_for_a_second_goes_on_within_three_of_its_r
     query.check(put(0))
 
 
+@pytest.mark.chaos
 def test_source_with_one_shard_refused_goes_on_with_the_other_and_then_with_both(
     proxy: FaultProxy,
     play: Callable[..., Played],
@@ -192,6 +198,7 @@ def test_source_with_one_shard_refused_goes_on_with_the_other_and_then_with_both
     query.check(sent)
 
 
+@pytest.mark.chaos
 def test_source_with_an_idle_shard_gives_its_first_record_in_the_next_batch(
     play: Callable[..., Played], kinesis: KinesisConfig
 ) -> None:
@@ -209,6 +216,7 @@ def test_source_with_an_idle_shard_gives_its_first_record_in_the_next_batch(
     assert {shard for shard, _ in query.rows} != {busy}
 
 
+@pytest.mark.chaos
 def test_source_through_a_reshard_and_a_restart_under_faults_keeps_the_order_of_each_key(
     proxy: FaultProxy,
     play: Callable[..., Played],
@@ -238,6 +246,94 @@ def test_source_through_a_reshard_and_a_restart_under_faults_keeps_the_order_of_
     query.restart()
     query.until(len(sent))
     query.check(sent)
+
+
+LONG = [pytest.mark.chaos, pytest.mark.long]
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param("split", marks=LONG), pytest.param("merge", marks=LONG), "both"]
+)
+def test_source_whose_stream_is_resharded_while_it_reads_keeps_the_order_of_each_key(
+    play: Callable[..., Played],
+    put: Callable[[int], list[str]],
+    kinesis: KinesisConfig,
+    change: str,
+) -> None:
+    client, stream = client_of(kinesis), kinesis.market_data
+    query = play(maxRecordsPerBatch=7)  # never at the tip when it happens
+    put(40)
+    query.trigger()
+    if change != "merge":
+        client.split_shard(
+            StreamName=stream, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**126)
+        )
+        _active(client, stream)
+    put(20)
+    query.trigger()
+    if change != "split":
+        left, right = ("000", "001") if change == "merge" else ("003", "001")
+        client.merge_shards(
+            StreamName=stream,
+            ShardToMerge=f"shardId-000000000{left}",
+            AdjacentShardToMerge=f"shardId-000000000{right}",
+        )
+        _active(client, stream)
+    sent = put(40)
+    query.until(len(sent))
+    query.check(sent)
+
+
+@pytest.mark.chaos
+def test_source_down_for_longer_than_the_retention_stops_and_names_what_is_missing(
+    tmp_path: Path,
+) -> None:
+    port = processes.free_port()
+    child = local_aws.start_kinesis(
+        port=port, path=tmp_path / "db", run_dir=tmp_path, log_dir=tmp_path,
+        retention_s=1.0, trim_every_s=0.1,
+    )  # fmt: skip
+    try:
+        config = local_aws.embedded_kinesis(port)
+        local_aws.ensure_streams(config, shards=1)
+        client, query = client_of(config), Played(config)
+
+        def put(text: str) -> int:
+            record = {"StreamName": config.market_data, "PartitionKey": "1", "Data": text.encode()}
+            return int(client.put_record(**record)["SequenceNumber"])
+
+        last_read = put("m000000")
+        query.until(1)
+        query.reader.stop()
+        missed = [put(f"m{n:06d}") for n in range(1, 4)]
+        processes.wait_until(
+            lambda: _oldest(client, config.market_data) > missed[1],
+            name="the records expire", timeout_s=20, poll_s=0.05,
+        )  # fmt: skip
+        kept = put("m000004")
+        oldest = _oldest(client, config.market_data)
+        query.restart()
+        with pytest.raises(DataLoss, match=f"from after:{last_read} to at:{oldest} are gone"):
+            query.until(5)
+        lenient = Played(config, failOnDataLoss="false")
+        lenient.end = query.end
+        lenient.until(1)
+        assert lenient.rows[-1][1] in ("m000003", "m000004")
+        assert kept >= oldest
+        for one in (query, lenient):
+            one.reader.stop()
+    finally:
+        processes.stop(child, run_dir=tmp_path)
+
+
+def _oldest(client: Any, stream: str) -> int:
+    """Sequence number of the oldest record of a stream of one shard."""
+    (shard,) = client.list_shards(StreamName=stream)["Shards"]
+    found = client.get_shard_iterator(
+        StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+    )
+    records = client.get_records(ShardIterator=found["ShardIterator"], Limit=1)["Records"]
+    return int(records[0]["SequenceNumber"])
 
 
 def _active(client: Any, stream: str) -> None:
