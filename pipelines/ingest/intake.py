@@ -9,6 +9,7 @@ lock of the batcher.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, MutableSequence, Sequence
 from math import isfinite
 from typing import Any
@@ -35,6 +36,9 @@ from pipelines.ports import MessageQueues
 
 OWN_TYPES = frozenset({HEARTBEAT, GAP, MALFORMED})
 MAX_ROUTES = 50_000
+_SHALLOW = reprlib.Repr()
+_SHALLOW.maxlevel, _SHALLOW.maxdict, _SHALLOW.maxlist = 20, 100, 100
+_SHALLOW.maxstring = _SHALLOW.maxother = 1000
 REPEATED = {TRADE: "duplicate_trade", QUOTE: "duplicate_quote", BAR: "duplicate_bar"}
 
 
@@ -108,6 +112,8 @@ class Intake:
                     and (symbol in routes or _is_text(symbol))
                     and not self._ticks.repeats(symbol, message)
                 ):
+                    if "bf" in message:
+                        del message["bf"]  # ours: it says that a message was fetched later
                     message["r"] = received_ns
                     queue = routes.get(symbol)
                     if queue is None:
@@ -182,7 +188,7 @@ class Intake:
             self.received += 1
             if not _plain(message) or self._ticks.repeats(message["S"], message):
                 if NEWS in self._tracker.waiting and _is_news(message, market_ns):
-                    rows = self._tracker.resume(NEWS, effective_ns(message))
+                    rows = self._tracker.resume(NEWS, effective_ns(message), now_ns=market_ns)
                     self.write_gaps(rows, wall_ns=received_ns)
                 self._take_odd(message, received_ns)
                 continue
@@ -190,10 +196,18 @@ class Intake:
                 message["T"] not in RETROSPECTIVE
                 and reject_reason(message, market_ns=market_ns) is None
             ):
-                rows = self._tracker.resume(message["S"], effective_ns(message))
+                rows = self._tracker.resume(
+                    message["S"], effective_ns(message), message=message, now_ns=market_ns
+                )
                 self.write_gaps(rows, wall_ns=received_ns)
+            message.pop("bf", None)
             message["r"] = received_ns
             self._route(message["S"]).append(message)
+
+    def begin(self, symbol: str, *, since_ns: int, now_ns: int) -> None:
+        """A symbol was subscribed at a market time."""
+        waiting = self._batcher.queue(bucket_of(symbol))
+        self._tracker.begin(symbol, since_ns, waiting=waiting, market_ns=now_ns)
 
     def _route(self, symbol: str) -> MutableSequence[Message]:
         if len(self._routes) > MAX_ROUTES:
@@ -208,6 +222,7 @@ class Intake:
         """A message without a symbol of its own, or no message at all."""
         reason = _why_odd(message)
         if reason is None:
+            message.pop("bf", None)
             message["r"] = received_ns
             self._batcher.queue(bucket_of(NEWS)).append(message)
             return
@@ -248,7 +263,11 @@ def _raw(message: Message) -> bytes:
 
 
 def _printed(message: Any) -> bytes:
-    return repr(message).encode(errors="backslashreplace")
+    try:
+        text = repr(message)
+    except RecursionError:  # nested deeper than Python can follow: as deep as is of use
+        text = _SHALLOW.repr(message)
+    return text.encode(errors="backslashreplace")
 
 
 def _finite(message: Message) -> bool:

@@ -22,7 +22,7 @@ from typing import Any
 
 from pipelines.clock import wall_ns
 from pipelines.events import NEWS
-from pipelines.ingest import subscriptions
+from pipelines.ingest import edges, subscriptions
 from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.assembly import Parts, assemble
 from pipelines.ingest.backfill import Backfiller
@@ -227,7 +227,11 @@ class Producer:
             make_batcher=self._make_batcher,
             tail=self._tail,
             lake=self._lake,
-            make_tracker=lambda state: GapTracker(state.marks, unfilled=Unfilled(state.unfilled)),
+            make_tracker=lambda state: GapTracker(
+                state.marks,
+                unfilled=Unfilled(state.unfilled),
+                edges=edges.from_json(state.edges),
+            ),
             lock=self._lock,
             alarms=self._alarms,
             rng=self._rng,

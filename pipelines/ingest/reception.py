@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.clock import wall_ns
 from pipelines.errors import FeedTransient
-from pipelines.events import MINUTE_NS, NEWS
+from pipelines.events import MINUTE_NS, NEWS, SECOND_NS
 from pipelines.ingest import meter, watch
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.gaps import GapTracker
@@ -29,6 +29,10 @@ log = logging.getLogger(__name__)
 POLL_S = 0.1
 QUIET_S = 2.0
 """After so much silence since the subscription nothing from before it is on its way any more."""
+
+LAG_NS = SECOND_NS
+"""Wall time that a feed may lag behind what it dates: what it says at once after we asked is newer
+than this before we asked, or dated wrong."""
 
 WARN_EVERY_S = 10.0
 STATUS = "s"
@@ -107,6 +111,7 @@ class Reception:
         self._symbols = _tracked(wanted)
         self._fresh: set[str] = set()
         self._clock_known = False
+        self._asked_ns: int | None = None
         self._acked_ns: int | None = None
         self._acked_s = 0.0
         self._heartbeat_s = 0.0
@@ -118,7 +123,7 @@ class Reception:
 
     def asks(self) -> None:
         """The subscription is about to be asked: messages may be published to us from now on."""
-        asked_ns = wall_ns()
+        asked_ns = self._asked_ns = wall_ns()
         for symbol in self._symbols:
             self._asked.setdefault(symbol, asked_ns)
 
@@ -140,8 +145,13 @@ class Reception:
         with self._lock:
             begun = self._fresh | (self._asked.keys() - self._tracker.known)
             begun &= granted - {ALL}
+            clock, now_ns = self._intake.clock, wall_ns()
             for symbol in begun:
-                self._tracker.begin(symbol, self._intake.clock.market_ns(self._asked[symbol]))
+                self._intake.begin(
+                    symbol,
+                    since_ns=clock.market_ns(self._asked[symbol]),
+                    now_ns=clock.market_ns(now_ns),
+                )
             self._fresh -= begun
             self._intake.use(granted - {NEWS})
         if begun:
@@ -260,6 +270,8 @@ class Reception:
         with self._lock:
             self._intake.clock, self._intake.clock_known = clock, True
             begun_again = self._tracker.rewind(clock.market_ns(self._acked_ns) + MINUTE_NS)
+            if self._asked_ns is not None:
+                self._tracker.asked(clock.market_ns(self._asked_ns - LAG_NS))
             unwanted = self._tracker.waiting - set(self._symbols)
             if begun_again:
                 self._intake.begin_again()

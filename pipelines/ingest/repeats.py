@@ -50,7 +50,7 @@ class RecentTicks:
                 key = hash(repr(tick))
             else:
                 return False
-        except TypeError:
+        except (TypeError, RecursionError):
             return False  # no such value is a tick's; the reader of the stream says so
         if key in self._now or key in self._before:
             return True

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError, LakeError, StreamError
+from pipelines.ingest import edges
 from pipelines.ingest import state as states
 from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.durable import JournaledBatcher
@@ -339,6 +340,7 @@ class Sender:
         with self._lock:
             snapshot = replace(
                 self._progress.snapshot(self._tracker.acked),
+                edges=edges.to_json(self._tracker.acked_edges),
                 unfilled=self._tracker.unfilled.to_json(),
             )
         try:

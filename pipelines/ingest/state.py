@@ -14,7 +14,8 @@ from typing import Any
 
 from pipelines import codec
 from pipelines.errors import ConfigError, MalformedFrame
-from pipelines.ingest.gaps import account
+from pipelines.ingest import edges
+from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.unfilled import Unfilled
 from pipelines.ports import TailReader
 
@@ -34,6 +35,8 @@ class ProducerState:
         positions: Per shard, a sequence number after which everything unaccounted for lies.
         bseqs: Per bucket (as text, it is a JSON key), the last stored record of this run.
         marks: Per symbol, the market time up to which it is accounted for, ns.
+        edges: Per symbol, its last instant and which of its messages are stored
+            (:func:`pipelines.ingest.edges.to_json`).
         unfilled: Gaps to be filled (:meth:`pipelines.ingest.unfilled.Unfilled.to_json`).
         older: Per earlier run with records that the stream lacks, its ``bseqs``. A run that is
             named nowhere has all its records on the stream.
@@ -49,6 +52,7 @@ class ProducerState:
     positions: Mapping[str, str] = field(default_factory=dict)
     bseqs: Mapping[str, int] = field(default_factory=dict)
     marks: Mapping[str, int] = field(default_factory=dict)
+    edges: Mapping[str, Any] = field(default_factory=dict)
     unfilled: Sequence[Any] = field(default_factory=list)
     older: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     stream: str = ""
@@ -100,7 +104,9 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
     """
     messages, records, n_bytes, gaps = state.messages, state.records, state.n_bytes, state.gaps
     runs = {run: dict(of) for run, of in {**state.older, state.epoch: state.bseqs}.items()}
-    marks, unfilled = dict(state.marks), Unfilled(state.unfilled)
+    tracker = GapTracker(
+        state.marks, unfilled=Unfilled(state.unfilled), edges=edges.from_json(state.edges)
+    )
     for data in tail.read_after(state.positions):
         try:
             record = codec.decode_record(data)
@@ -109,15 +115,14 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         key, bseqs = str(record.bucket), runs.get(record.epoch)
         if bseqs is None or record.bseq <= bseqs.get(key, 0):
             continue
-        said = account(record.messages, record.market_ns)
+        said = tracker.seal(record.messages, record.market_ns)[1]
+        tracker.commit(said)
+        tracker.stored(said)
         bseqs[key] = record.bseq
         messages += said.n_messages
         records += 1
         n_bytes += len(data)
         gaps += said.n_gaps
-        unfilled.stored(said.filling)
-        for symbol, until in said.marks.items():
-            marks[symbol] = max(until, marks.get(symbol, until))
     return replace(
         state,
         messages=messages,
@@ -126,6 +131,7 @@ def recover(state: ProducerState, tail: TailReader) -> ProducerState:
         gaps=gaps,
         bseqs=runs.pop(state.epoch),
         older=runs,
-        marks=marks,
-        unfilled=unfilled.to_json(),
+        marks=tracker.acked,
+        edges=edges.to_json(tracker.acked_edges),
+        unfilled=tracker.unfilled.to_json(),
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.events import Message, effective_ns
+from pipelines.ingest.edges import identity
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class Gap:
         to_ns: What came at or after it is stored.
         reason: Why it is there.
         done: Per message type, how far it is filled.
+        seen: Identities of messages inside that are stored all the same.
     """
 
     symbol: str
@@ -72,6 +74,7 @@ class Gap:
     to_ns: int
     reason: str = ""
     done: Mapping[str, Step] = field(default_factory=dict)
+    seen: frozenset[int] = frozenset()
 
     @property
     def key(self) -> Key:
@@ -92,6 +95,8 @@ class Gap:
         def is_missing(message: Message) -> bool:
             nonlocal skip
             ns = effective_ns(message)
+            if self.seen and identity(message) in self.seen:
+                return False
             if ns == begins_ns and skip:
                 skip -= 1
                 return False
@@ -108,11 +113,13 @@ class Filling:
         declared: Gaps with both bounds.
         steps: Per symbol and message type, what was backfilled.
         completed: Gaps that are filled.
+        late: Per symbol, identities of messages that came live though they lie in its last gap.
     """
 
     declared: tuple[Gap, ...] = ()
     steps: Mapping[tuple[str, str], Step] = field(default_factory=dict)
     completed: tuple[Key, ...] = ()
+    late: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 NOTHING = Filling()
@@ -136,9 +143,9 @@ class Unfilled:
 
     def __init__(self, saved: Sequence[Sequence[Any]] = ()) -> None:
         self._gaps: dict[Key, Gap] = {}
-        for symbol, from_ns, to_ns, reason, done in saved:
+        for symbol, from_ns, to_ns, reason, done, *seen in saved:
             steps = {kind: Step(*step) for kind, step in done.items()}
-            gap = Gap(symbol, from_ns, to_ns, reason, steps)
+            gap = Gap(symbol, from_ns, to_ns, reason, steps, frozenset(*seen))
             self._gaps[gap.key] = gap
         self._over: dict[Key, None] = {}
 
@@ -158,6 +165,9 @@ class Unfilled:
         for gap in said.declared:
             if gap.key not in self._gaps and gap.key not in self._over:
                 self._gaps[gap.key] = gap
+        for key, gap in self._gaps.items() if said.late else ():
+            if gap.symbol in said.late:
+                self._gaps[key] = replace(gap, seen=gap.seen | said.late[gap.symbol])
         for (symbol, kind), step in said.steps.items():
             self._advance(symbol, kind, step)
         for key in said.completed:
@@ -183,7 +193,12 @@ class Unfilled:
     def to_json(self) -> list[list[Any]]:
         """JSON types."""
         return [
-            [*gap.key, gap.reason, {k: [s.ns, s.at_ns, s.count] for k, s in gap.done.items()}]
+            [
+                *gap.key,
+                gap.reason,
+                {k: [s.ns, s.at_ns, s.count] for k, s in gap.done.items()},
+                sorted(gap.seen),
+            ]
             for gap in self._gaps.values()
         ]
 
@@ -192,5 +207,5 @@ class Unfilled:
             if gap.symbol == symbol and gap.from_ns < step.ns < gap.to_ns:
                 before = gap.done.get(kind)
                 done = {**gap.done, kind: before.and_then(step) if before else step}
-                self._gaps[key] = Gap(*key, gap.reason, done)
+                self._gaps[key] = replace(gap, done=done)
                 return

@@ -10,6 +10,7 @@ Nothing here blocks, sleeps or talks to anyone, but for ``load``, which fetches 
 from __future__ import annotations
 
 import random
+import reprlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -379,7 +380,10 @@ def _storable(message: Message) -> Message:
     try:
         codec.encode_json_frame([message])
     except TypeError as error:
-        raw = repr(message).encode(errors="backslashreplace")
+        try:
+            raw = repr(message).encode(errors="backslashreplace")
+        except RecursionError:
+            raw = reprlib.repr(message).encode(errors="backslashreplace")
         return malformed(f"not_storable: {error}", raw=raw, received_ns=int(message.get("r", 0)))
     return message
 

@@ -317,7 +317,10 @@ def start(
 
 
 def balance(tape: Sequence[Message], stored: Sequence[Message]) -> dict[str, list[str]]:
-    """Per symbol, the times of the tape that are neither stored nor inside a gap row, or both."""
+    """Per symbol, the times of the tape that are neither stored nor inside a gap row, or both.
+
+    At the first and at the last instant of a gap, both is right.
+    """
     wrong: dict[str, list[str]] = {}
     for symbol in {m["S"] for m in tape}:
         got = [
@@ -332,7 +335,9 @@ def balance(tape: Sequence[Message], stored: Sequence[Message]) -> dict[str, lis
         gaps = [m for m in stored if m["T"] == "gap" and m["S"] == symbol]
         for kind, t, at_ns in want:
             inside = sum((g["from_ns"] or 0) < at_ns < g["to_ns"] for g in gaps)
-            if inside + ((kind, t) in set(got)) != 1:
+            edge = any(at_ns in ((g["from_ns"] or 0) + 1, g["to_ns"] - 1) for g in gaps)
+            here = (kind, t) in set(got)
+            if inside + here != 1 and not (here and edge and inside == 1):
                 wrong.setdefault(symbol, []).append(f"{kind} {t} {inside}")
     return wrong
 

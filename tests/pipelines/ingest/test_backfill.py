@@ -19,7 +19,7 @@ from pipelines.events import (
     format_time_ns,
     parse_time_ns,
 )
-from pipelines.ingest.backfill import Backfiller
+from pipelines.ingest.backfill import CHANNEL_OF, Backfiller
 from pipelines.ingest.backfill_config import BackfillConfig
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.intake import Intake
@@ -60,17 +60,23 @@ class History:
 
 
 def _inside(tape: Sequence[Message], stored: Sequence[Message]) -> list[tuple[str, str, str, int]]:
-    """What of the tape lies inside a declared gap."""
+    """What of the tape lies inside a declared gap and did not come live."""
     gaps = [m for m in stored if m["T"] == "gap" and not m.get("backfilled")]
+    live = {_name(m) for m in stored if m["T"] in CHANNEL_OF and not m.get("bf")}
     return sorted(
-        (m["S"], m["T"], m["t"], m.get("i", 0))
+        _name(m)
         for m in tape
         if any(m["S"] == g["S"] and g["from_ns"] < effective_ns(m) < g["to_ns"] for g in gaps)
+        and _name(m) not in live
     )
 
 
+def _name(m: Message) -> tuple[str, str, str, int]:
+    return (m["S"], m["T"], m["t"], m.get("i", 0))
+
+
 def _backfilled(stored: Sequence[Message]) -> list[tuple[str, str, str, int]]:
-    return sorted((m["S"], m["T"], m["t"], m.get("i", 0)) for m in stored if m.get("bf"))
+    return sorted(_name(m) for m in stored if m.get("bf"))
 
 
 def _interrupt(feed: Any, running: Any) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import base64
 import random
 
+import msgpack
 import pytest
 
 from pipelines import codec
+from pipelines.events import bucket_of
+from pipelines.ingest import meter
+from pipelines.ingest.alpaca_protocol import AlpacaProtocol, Credentials, Malformed
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.intake import Intake
 from pipelines.kinesis.batching import Batcher
@@ -48,3 +52,47 @@ def test_good_trade_after_one_with_its_id_and_no_number_is_stored():
     intake, stored = _taken([{**TRADE, "p": float("nan")}], [dict(TRADE)])
     assert (intake.malformed, intake.duplicates) == (1, 0)
     assert [m["p"] for m in stored if m["T"] == "t"] == [1.0]
+
+
+def test_foreign_mark_of_a_backfilled_message_is_dropped():
+    """``bf`` is ours; a feed that invents it must break nothing, and hide nothing."""
+    news = {"T": "n", "id": 1, "symbols": ["SPY"], "updated_at": "2024-01-02T15:00:00Z"}
+    intake, stored = _taken([{**TRADE, "bf": True}, {**news, "bf": 1}])
+    intake._tracker.interrupted(["SPY"], reason="lost")
+    intake.take([{**TRADE, "i": 2, "bf": True}], received_ns=NOW_NS)
+    stored += intake._batcher.queue(bucket_of("SPY"))
+    assert sorted(m["T"] for m in stored) == ["gap", "n", "t", "t"]
+    assert not any("bf" in m for m in stored)
+
+
+@pytest.mark.parametrize("depth", [300, 980, 1500, 100_000])
+@pytest.mark.parametrize("where", ["frame", "trade", "status", "news"])
+def test_json_nested_deep_is_quarantined_and_the_rest_kept(depth, where):
+    deep = "[" * depth + "]" * depth
+    odd = {
+        "frame": deep,
+        "trade": f'{{"T":"t","S":"SPY","t":"2024-01-02T15:00:00Z","p":1,"s":1,"x":{deep}}}',
+        "status": f'{{"T":"s","S":"SPY","t":"2024-01-02T15:00:00Z","sc":{deep}}}',
+        "news": f'{{"T":"n","symbols":["SPY"],"updated_at":"2024-01-02T15:00:00Z","x":{deep}}}',
+    }[where]
+    good = codec.encode_json(TRADE).decode()
+    _nested(f"[{odd},{odd},{good}]".encode(), text=True)
+
+
+@pytest.mark.parametrize("depth", [300, 980, 1500, 100_000])
+def test_msgpack_nested_deep_is_quarantined_and_the_rest_kept(depth):
+    deep = b"\x91" * depth + b"\x01"
+    odd = b"\x83\xa1T\xa1s\xa1S\xa3SPY\xa1x" + deep
+    _nested(b"\x93" + odd + odd + msgpack.packb(TRADE), text=False)
+
+
+def _nested(frame, *, text):
+    session = AlpacaProtocol(Credentials("k", "s"), {}, binary=not text)
+    (event,) = session.receive(frame, text=text)
+    if isinstance(event, Malformed):
+        assert event.raw == frame
+        return
+    _, stored = _taken(event.messages)
+    assert [m["T"] for m in stored if m["T"] != "bad"][-1:] == ["t"]
+    assert len(stored) == 3
+    meter.count(event.messages)

@@ -72,7 +72,7 @@ def test_tracker_what_speaks_of_the_past_moves_no_mark() -> None:
     rows, note = tracker.seal(
         [_trade(50), _trade(200, bf=True), {"T": "gap", "S": "SPY", "to_ns": BASE_NS + 60}], BASE_NS
     )
-    assert rows[2]["from_ns"] == BASE_NS + 50
+    assert rows[2]["from_ns"] == BASE_NS + 49
     assert note.marks == {"SPY": BASE_NS + 59}
 
 
