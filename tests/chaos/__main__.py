@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -58,18 +57,12 @@ def table_of(rows: dict[str, dict[str, Any]]) -> Table:
         table.add_column(column, justify="left" if column in ("test", "outcome") else "right")
     for name, row in sorted(rows.items(), key=lambda entry: (entry[1]["faults"], entry[0])):
         colour = "green" if row["outcome"] == "passed" else "red"
-        numbers = [f"{row[c]:,}" if c in row else "" for c in COLUMNS]
         table.add_row(
             ", ".join(map(str, row["faults"])), faults.words(name),
-            f"[{colour}]{row['outcome']}[/]", *numbers, recovery(row), f"{row['seconds']:.0f}",
+            f"[{colour}]{row['outcome']}[/]", *faults.numbers(row), faults.recovery(row),
+            f"{row['seconds']:.0f}",
         )  # fmt: skip
     return table
-
-
-def recovery(row: dict[str, Any]) -> str:
-    """Median and longest time of recovery, seconds."""
-    found = row.get("recovery_s")
-    return f"{statistics.median(found):.0f} / {max(found):.0f}" if found else ""
 
 
 def main() -> int:
@@ -81,9 +74,10 @@ def main() -> int:
     parser.add_argument("--basetemp", default="", help="where the tests write")
     options = parser.parse_args()
     console = Console(highlight=False)
+    console = Console(highlight=False, width=max(160, console.width))
     results = Results(console)
     chosen = options.k or " or ".join(
-        name for number in options.fault or () for name in faults.tests(number)
+        name for number in options.fault or () for name in faults.names_of(number)
     )
     arguments = ["-m", "chaos and not long" if options.short else "chaos", str(ROOT / "tests")]
     arguments += ["-p", "no:cacheprovider"]

@@ -1,0 +1,53 @@
+"""FAULTS 22 and 23 on Ray: RayDP's executors and the driver killed -9, five of each kind."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster import processes, runtime
+from tests.chaos.deciding import deciding
+from tests.chaos.killed_job import KilledJob
+from tests.pipelines.kinesis.deadly import PLACES
+from tests.running import PORTS, prepared
+
+EACH = int(os.environ.get("RAYTAPE_RAY_KILLS", "5"))
+TASK_PLACES = ("read", "shuffle", "write", "fold", "state store")
+
+pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(14_400)]
+
+
+@pytest.fixture
+def job(kinesis, tmp_path: Path) -> Iterator[KilledJob]:
+    """A job on a Ray of its own."""
+    settings = prepared(tmp_path / "var").settings
+    head = runtime.start_head(settings, extra_env={})
+    chosen = {name: getattr(settings, name) for name in PORTS}
+    ray = {"var_dir": str(settings.var_dir), **chosen}
+    with deciding() as url:
+        one = KilledJob(
+            kinesis, tmp_path, random.Random(5), signals=True, policy_url=url,
+            master="raydp", ray=ray, task_dies="executor",
+        )  # fmt: skip
+        yield one
+        one.close()
+    processes.stop(head, run_dir=settings.run_dir)
+    runtime.remove_session(settings)
+
+
+def test_executors_on_ray_killed_reading_shuffling_writing_and_in_their_state_are_clean(job, clean):
+    job.begun()
+    for place in TASK_PLACES * EACH:
+        job.task_dies_at(place)
+    job.kill()
+    clean(job.ledger(job.drained()))
+
+
+def test_driver_on_ray_killed_before_and_after_each_log_is_clean(job, clean):
+    for place in [p for p in PLACES if p != "read"] + ["before the state"] * (EACH > 1):
+        job.die_at(place)
+    clean(job.ledger(job.drained()))
