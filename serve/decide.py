@@ -204,8 +204,10 @@ class SignalService:
             bar_ns = starts[i]
             if bar_ns is not None:
                 key = choice.model.key
+                decided_on = {"action": answer["action_id"], "reason": answer["reason"]}
+                self._portfolio.decide(key, symbols[i], bar_ns=bar_ns, **decided_on)
+                answer.update(self._portfolio.report(key, symbols[i]))
                 self._remember(key, symbols[i], bar_ns, answer)
-                self._portfolio.decide(key, symbols[i], bar_ns=bar_ns, action=answer["action_id"])
 
     def _decide(
         self,
@@ -311,7 +313,8 @@ class SignalService:
         wall = self._wall()
         age = self._age(bar_ns, wall)
         if not self._staleness.stale(age, rate=self._mirror.market.rate):
-            return {**answer, "data_age_ms": age}
+            plain = {k: v for k, v in answer.items() if k in _FIELDS}  # without the account
+            return {**plain, "data_age_ms": age}
         fractions = (answer["position_fraction"], answer["cash_fraction"])
         return self._answer(
             answer["symbol"],
@@ -357,19 +360,16 @@ class SignalService:
         if key != choice.model.key:
             return
         bar_ns = parse_time_ns(signal["event_time"])
-        action, position = int(signal["action_id"]), float(signal["position_fraction"])
+        action = int(signal["action_id"])
+        self._portfolio.follow(key, symbol, signal, bar_ns=bar_ns)
         known = self._known(choice, symbol, bar_ns)
         if known is not None and known["action_id"] == action:
             return
-        answer = {k: v for k, v in signal.items() if k in _FIELDS}
+        answer = {k: v for k, v in signal.items() if k in _FIELDS | _ACCOUNT}
         self._remember(key, symbol, bar_ns, answer)
-        if signal.get("reason") != "unavailable":  # who made that one knew no account
-            self._portfolio.restore(
-                key, symbol, bar_ns=bar_ns, action=action, position_fraction=position
-            )
-        self._portfolio.decide(key, symbol, bar_ns=bar_ns, action=action)
 
 
+_ACCOUNT = frozenset(("account", "fills"))
 _FIELDS = frozenset(
     (
         "symbol", "action", "action_id", "confidence", "probabilities", "value", "q_values",

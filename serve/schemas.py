@@ -82,6 +82,36 @@ class ModelRef(Message):
     fingerprint: str = Field(description="Fingerprint of the FeatureSpec that it was trained on.")
 
 
+class PaperAccount(Message):
+    """The paper account of a model and a symbol."""
+
+    cash_usd: float
+    shares: float
+    mark_usd: float | None = Field(description="Close of the bar last seen; null before the first.")
+
+
+class AccountFill(Message):
+    """What an account did at the open of a bar, as it is told with a signal; US dollars."""
+
+    event_time: str = Field(description="Start of the bar at whose open it filled, market clock.")
+    decided_on: str = Field(description="Start of the bar that it was decided on, market clock.")
+    filled_at: str = Field(description="When the account moved, wall clock.")
+    side: Literal["BUY", "SELL"]
+    shares: float
+    price: float = Field(description="With half the spread and the slippage in it.")
+    open: float = Field(description="Open of the bar, taken as the middle of the quote.")
+    bid: float = Field(description="Open less half the quoted spread.")
+    ask: float = Field(description="Open plus half the quoted spread.")
+    spread_bps: float = Field(description="Quoted spread of the bar, basis points.")
+    notional: float = Field(description="Shares times price.")
+    commission: float
+    spread_cost: float = Field(description="Half the spread, for all shares.")
+    slippage_cost: float
+    cash_after: float
+    shares_after: float
+    reason: str | None = Field(description="That of the signal it was decided by.")
+
+
 class Signal(Message):
     """An action with everything that is needed to judge it."""
 
@@ -101,6 +131,12 @@ class Signal(Message):
         description="Open market milliseconds from the bar's close to this answer."
     )
     reason: Reason | None = Field(description="Why this is not the promoted model's own opinion.")
+    account: PaperAccount | None = Field(
+        None, description="The account after its bar opened; only in answers to closed bars."
+    )
+    fills: list[AccountFill] | None = Field(
+        None, description="Fills of the account that no published signal told of yet."
+    )
 
 
 class BatchAnswer(Message):

@@ -106,9 +106,10 @@ class Conditions:
         elif state in _AWAY:
             yield Alarm("disconnected", "warning", "producer", f"{state}: {error}")
         for alarm in producer.get("alarms") or ():
-            name = alarm["name"]
+            name = alarm.get("name") or alarm["alarm"]
+            since_ns = alarm.get("since_ns") or alarm.get("since_wall_ns")
             severity = "critical" if name in CRITICAL else "warning"
-            yield Alarm(name, severity, "producer", alarm["detail"], since_ns=alarm["since_ns"])
+            yield Alarm(name, severity, "producer", alarm["detail"], since_ns=since_ns)
 
     def _of_quarantine(self, archive: Stats, now_s: float) -> Iterator[Alarm]:
         limits, seen = self._limits, self._archived

@@ -1,13 +1,13 @@
 """What becomes of a decision: decide once, commit to the lake, publish what the lake holds.
 
-Rows of the fold in, the tables ``features``, ``signals``, ``stats`` and ``anomalies`` and the
-items ``bar``, ``features``, ``signal``, ``stats`` and ``anomaly`` out. A batch that the lake holds
-already, because a driver died between commit and checkpoint, is published as it stands there and
-nobody is asked again. Bars that a query with a new checkpoint reads again, and that the lake holds
-a decision on, are not decided again.
+Rows of the fold in; the tables ``features``, ``signals``, ``stats``, ``anomalies`` and ``fills``
+and the items ``bar``, ``features``, ``signal``, ``stats``, ``anomaly`` and ``fill`` out. A batch
+that the lake holds already, because a driver died between commit and checkpoint, is published as it
+stands there and nobody is asked again. Bars that a query with a new checkpoint reads again, and
+that the lake holds a decision on, are not decided again.
 
-Statistics are committed after everything was published, and so are anomalies, which are published
-last: no signal waits for them.
+Statistics are committed after everything was published, and so are anomalies and fills, which are
+published last: no signal waits for them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.tables import SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.fills import Fills
 from pipelines.streaming.rows import (
     anomalies_table,
     anomaly_items,
@@ -58,7 +59,7 @@ def new_stats() -> dict[str, Any]:
         "batches": 0, "bars": 0, "signals": 0, "late_bars": 0, "stand_ins": 0, "compared": 0,
         "mismatches": 0, "rollups": 0, "duplicates": 0, "late_trades": 0, "backfilled": 0,
         "skipped": 0, "unavailable": 0, "provisional": 0, "provisional_dropped": 0,
-        "anomalies": 0, "policy": "closed", "policy_asked": 0, "policy_failed": 0,
+        "anomalies": 0, "fills": 0, "policy": "closed", "policy_asked": 0, "policy_failed": 0,
         "policy_refused": 0, "policy_opened": 0,
         "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
@@ -92,6 +93,7 @@ class Outbox:
         self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
         self._forming: Future[None] | None = None
         self._stats = new_stats()
+        self._fills = Fills(writer, sink, clock=clock)
 
     def open(self) -> None:
         """Take the query over from any older driver.
@@ -100,6 +102,7 @@ class Outbox:
             LakeError: The lake cannot be read or written.
         """
         self._generation = self._writer.open_query(SIGNALS, tables=SIGNAL_TABLES)
+        self._fills.open(self._generation)
         self._may_be_held = True
 
     def take(self, run: Batch, *, query_id: str, batch_id: int) -> None:
@@ -137,12 +140,16 @@ class Outbox:
             committed = time.perf_counter()
             self._publish(tables, [*bars, *idle])
             published = time.perf_counter()
+            signals = tables[_SIGNALS]
             tables = {_STATS: stats_table(bars, known_ns=known_ns)}
             found = anomalies_table(bars, known_ns=known_ns)
             if found.num_rows:
                 tables[_ANOMALIES] = found
             self._commit(tables, query_id, batch_id)
             self._publish_anomalies(found, query_id, batch_id)
+            self._stats["fills"] += self._fills.take(
+                signals, known_ns=known_ns, query_id=query_id, batch_id=batch_id
+            )
         elif idle:
             self._publish_derived(idle)
         if forming:

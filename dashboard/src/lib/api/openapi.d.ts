@@ -306,6 +306,82 @@ export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
         /**
+         * AccountFill
+         * @description What an account did at the open of a bar, as it is told with a signal; US dollars.
+         */
+        AccountFill: {
+            /**
+             * Ask
+             * @description Open plus half the quoted spread.
+             */
+            ask: number;
+            /**
+             * Bid
+             * @description Open less half the quoted spread.
+             */
+            bid: number;
+            /** Cash After */
+            cash_after: number;
+            /** Commission */
+            commission: number;
+            /**
+             * Decided On
+             * @description Start of the bar that it was decided on, market clock.
+             */
+            decided_on: string;
+            /**
+             * Event Time
+             * @description Start of the bar at whose open it filled, market clock.
+             */
+            event_time: string;
+            /**
+             * Filled At
+             * @description When the account moved, wall clock.
+             */
+            filled_at: string;
+            /**
+             * Notional
+             * @description Shares times price.
+             */
+            notional: number;
+            /**
+             * Open
+             * @description Open of the bar, taken as the middle of the quote.
+             */
+            open: number;
+            /**
+             * Price
+             * @description With half the spread and the slippage in it.
+             */
+            price: number;
+            /**
+             * Reason
+             * @description That of the signal it was decided by.
+             */
+            reason: string | null;
+            /** Shares */
+            shares: number;
+            /** Shares After */
+            shares_after: number;
+            /**
+             * Side
+             * @enum {string}
+             */
+            side: "BUY" | "SELL";
+            /** Slippage Cost */
+            slippage_cost: number;
+            /**
+             * Spread Bps
+             * @description Quoted spread of the bar, basis points.
+             */
+            spread_bps: number;
+            /**
+             * Spread Cost
+             * @description Half the spread, for all shares.
+             */
+            spread_cost: number;
+        };
+        /**
          * AnomalyPage
          * @description Anomalies, newest first, then by symbol and kind.
          */
@@ -742,10 +818,27 @@ export interface components {
             [key: string]: unknown;
         };
         /**
+         * PaperAccount
+         * @description The paper account of a model and a symbol.
+         */
+        PaperAccount: {
+            /** Cash Usd */
+            cash_usd: number;
+            /**
+             * Mark Usd
+             * @description Close of the bar last seen; null before the first.
+             */
+            mark_usd: number | null;
+            /** Shares */
+            shares: number;
+        };
+        /**
          * Signal
          * @description An action with everything that is needed to judge it.
          */
         Signal: {
+            /** @description The account after its bar opened; only in answers to closed bars. */
+            account?: components["schemas"]["PaperAccount"] | null;
             /**
              * Action
              * @enum {string}
@@ -782,6 +875,11 @@ export interface components {
              * @description Start of the bar decided on, market clock.
              */
             event_time: string | null;
+            /**
+             * Fills
+             * @description Fills of the account that no published signal told of yet.
+             */
+            fills?: components["schemas"]["AccountFill"][] | null;
             /** @description Null when no model could be loaded at all. */
             model: components["schemas"]["ModelRef"] | null;
             /**
