@@ -87,6 +87,7 @@ class ArchiveState:
         closed: Per symbol the end of the last bar that came, market ns.
         awaited: After the stream was replaced: per symbol that has not come yet the last moment
             that the lake knew of it, market ns.
+        broken: Buckets that came and did not go on with the record after the last one known.
     """
 
     query_id: str = ""
@@ -100,6 +101,7 @@ class ArchiveState:
     dirty: Dirty = field(default_factory=Dirty)
     closed: Mapping[str, int] = field(default_factory=dict)
     awaited: Mapping[str, int] = field(default_factory=dict)
+    broken: tuple[int, ...] = ()
 
     def holds(self, query_id: str, batch_id: int) -> bool:
         """Whether a batch is in the lake already."""
@@ -116,6 +118,7 @@ class ArchiveState:
             "dirty": self.dirty.to_dict(),
             "closed": self.closed,
             "awaited": self.awaited,
+            "broken": self.broken,
         }
         files = {name: [f.to_dict() for f in infos] for name, infos in self.files.items()}
         at = pa.scalar(self.committed_ns // 1000, pa.timestamp("us")).cast(TIME)
@@ -148,6 +151,7 @@ class ArchiveState:
             dirty=Dirty.from_dict(state.get("dirty", {})),  # older states know none of these
             closed=state.get("closed", {}),
             awaited=state.get("awaited", {}),
+            broken=tuple(state.get("broken", ())),
         )
 
 

@@ -26,7 +26,7 @@ from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.service import created_ms
 from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
-from pipelines.lake.archive_state import ArchiveState, Ranges, Totals
+from pipelines.lake.archive_state import ArchiveState, Totals
 from pipelines.lake.dirty import Dirty
 from pipelines.lake.files import FileInfo, write_files
 from pipelines.lake.query import LakeQuery
@@ -49,19 +49,28 @@ _log = logging.getLogger(__name__)
 class Archive:
     """The driver's side: takes one batch after the other. One thread calls it.
 
-    But for :meth:`dirty` and :meth:`looked_at`, which another may call.
+    But for :meth:`dirty`, :meth:`look` and :meth:`looked_at`, which another may call.
 
     Args:
         writer: The lake.
+        revised: Whether somebody looks at dirty bars; if not, none are noted.
         clock: Wall time, nanoseconds.
     """
 
-    def __init__(self, writer: LakeWriter, *, clock: Callable[[], int] = wall_ns) -> None:
+    def __init__(
+        self,
+        writer: LakeWriter,
+        *,
+        revised: bool = True,
+        clock: Callable[[], int] = wall_ns,
+    ) -> None:
         self._writer = writer
+        self._revised = revised
         self._clock = clock
         self._generation = 0
         self._lock = threading.Lock()
         self._looked_at = Dirty()  # since the last commit
+        self._since_look = Dirty()  # what became dirty since the last look began
         self.state = ArchiveState()
         self.replaced = False  # whether the stream is another one than the lake knew
         self.last_batch_ms: float | None = None
@@ -96,7 +105,12 @@ class Archive:
             totals = replace(totals, streams_replaced=totals.streams_replaced + self.replaced)
             awaited = replaced.last_of(self._query()) if self.replaced else {}
             self.state = replace(
-                self.state, stream=stream, positions={}, totals=totals, awaited=awaited
+                self.state,
+                stream=stream,
+                positions={},
+                totals=totals,
+                awaited=awaited,
+                broken=replaced.still_broken(self.state),
             )
         return self.state
 
@@ -105,10 +119,19 @@ class Archive:
         with self._lock:
             return self.state.dirty.minus(self._looked_at)
 
-    def looked_at(self, done: Dirty) -> None:
-        """Forget these; for good with the next commit, so that a crash looks at them once more."""
+    def look(self) -> Dirty:
+        """The same, for a look that begins now: it need not see what is committed from here on."""
         with self._lock:
-            self._looked_at = self._looked_at.plus(done)
+            self._since_look = Dirty()
+            return self.state.dirty.minus(self._looked_at)
+
+    def looked_at(self, done: Dirty) -> None:
+        """Forget these, but not what became dirty again since the look began.
+
+        For good with the next commit, so that a crash looks at them once more.
+        """
+        with self._lock:
+            self._looked_at = self._looked_at.plus(done.minus(self._since_look))
 
     def process(self, frame: DataFrame, batch_id: int) -> None:
         """Archive a batch of the source's rows (for ``foreachBatch``); again is harmless.
@@ -169,15 +192,17 @@ class Archive:
         positions, closed = dict(self.state.positions), dict(self.state.closed)
         first: dict[str, int] = {}
         looked_at = self._looked_at
-        dirty, fresh = self.state.dirty.minus(looked_at), Dirty()
+        dirty, fresh = self.state.dirty.minus(looked_at) if self._revised else Dirty(), Dirty()
         for result in results:
             positions.update(result["positions"])
             closed.update(result["closed"])
             first |= {s: min(ns, first.get(s, ns)) for s, ns in result["first"].items()}
-            fresh = fresh.plus(Dirty.from_dict(result["dirty"]))
+            if self._revised:
+                fresh = fresh.plus(Dirty.from_dict(result["dirty"]))
             for name, infos in result["files"].items():
                 files.setdefault(name, []).extend(FileInfo.from_dict(i) for i in infos)
-        lost = self._lost(first, accepted, batch_id)
+        awaited, broken = replaced.judge(self.state, accepted)
+        lost = self._lost(awaited, first, batch_id)
         files.setdefault("gaps", []).extend(lost)
         dirty, left_out = dirty.plus(fresh).bounded()
         if left_out:
@@ -198,7 +223,8 @@ class Archive:
             committed_ns=self._clock(),
             dirty=dirty,
             closed=closed,
-            awaited={s: ns for s, ns in self.state.awaited.items() if s not in first},
+            awaited={s: ns for s, ns in awaited.items() if s not in first},
+            broken=broken,
         )
         added = self._writer.commit(
             ARCHIVE_STATE.name,
@@ -214,6 +240,7 @@ class Archive:
         self._finish(state)
         with self._lock:  # what was looked at meanwhile is still in the state
             self.state, self._looked_at = state, self._looked_at.minus(looked_at).minus(fresh)
+            self._since_look = self._since_look.plus(fresh)
 
     def stats(self) -> dict[str, Any]:
         """The ledger's side of the archive, as JSON types; totals since the lake began."""
@@ -235,15 +262,14 @@ class Archive:
                 query=ARCHIVE,
             )
 
-    def _lost(self, first: Mapping[str, int], accepted: Ranges, batch_id: int) -> list[FileInfo]:
+    def _lost(
+        self, awaited: Mapping[str, int], first: Mapping[str, int], batch_id: int
+    ) -> list[FileInfo]:
         """Files with the gaps that a replaced stream left in these symbols."""
-        rows = replaced.gap_rows(
-            self.state.awaited, first, complete=replaced.going_on(self.state.marks, accepted),
-            wall_ns=self._clock(),
-        )  # fmt: skip
         return write_files(
-            self._writer.uri, TABLES["gaps"], rows, tag=f"{ARCHIVE}-{batch_id}",
-            storage_options=self._writer.storage_options,
+            self._writer.uri, TABLES["gaps"],
+            replaced.gap_rows(awaited, first, wall_ns=self._clock()),
+            tag=f"{ARCHIVE}-{batch_id}", storage_options=self._writer.storage_options,
         )  # fmt: skip
 
     def _load(self) -> ArchiveState:

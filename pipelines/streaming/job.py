@@ -71,7 +71,10 @@ class StreamingJob:
         self._state = "starting"
         self._error: str | None = None
         self._spark: SparkSession | None = None
-        self._archive = Archive(LakeWriter(config.lake_uri, config.storage_options))
+        self._revised = bool(config.signals and config.archive and config.revisions_every_s)
+        self._archive = Archive(
+            LakeWriter(config.lake_uri, config.storage_options), revised=self._revised
+        )
         self._maintenance = Maintenance(
             LakeWriter(config.lake_uri, config.storage_options), config.maintenance
         )
@@ -95,7 +98,7 @@ class StreamingJob:
                 self._watch = self._open_watch(config)
             if config.signals:
                 self._outbox = signals.open_outbox(config)
-            if config.signals and config.archive and config.revisions_every_s:
+            if self._revised:
                 self._revisions = self._open_revisions(config)
             self._spark = open_session(config.spark)
             with self._lock:

@@ -2,7 +2,8 @@
 
 Nobody knows how much that was. So for each symbol a gap is declared from the last that the lake
 holds of it to the first that the new stream brings, when it brings it; except where the new stream
-goes on with the record after the last one that the lake holds: then nothing was lost.
+goes on with the record after the last one that the lake holds: then nothing was lost. That is told
+once of each bucket, by the first records that come in it, whatever they hold.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.events import MINUTE_NS, bucket_of
-from pipelines.lake.archive_state import Marks, Ranges
+from pipelines.lake.archive_state import ArchiveState, Marks, Ranges
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES, TIME
 
@@ -61,7 +62,7 @@ def first_of(tables: Mapping[str, pa.Table], symbols: Iterable[str]) -> dict[str
 
 
 def going_on(marks: Marks, accepted: Ranges) -> set[int]:
-    """Buckets whose next record came: nothing of them was lost.
+    """Buckets whose next record came.
 
     >>> sorted(going_on({"e": {1: 5, 2: 5}}, {"e": {1: [(6, 9)], 2: [(7, 7)]}, "f": {3: [(1, 1)]}}))
     [1]
@@ -76,22 +77,43 @@ def going_on(marks: Marks, accepted: Ranges) -> set[int]:
     }
 
 
-def gap_rows(
-    awaited: Mapping[str, int], first: Mapping[str, int], *, complete: set[int], wall_ns: int
-) -> pa.Table:
-    """Rows of ``gaps`` for the symbols that have come.
+def judge(state: ArchiveState, accepted: Ranges) -> tuple[dict[str, int], tuple[int, ...]]:
+    """What is awaited after the buckets of a batch were judged, and which did not go on.
+
+    Nothing was lost of a bucket whose first record is the next one: its symbols are not awaited any
+    longer. A bucket that began with another one stays broken, whatever comes after it.
+
+    Args:
+        state: Before the batch.
+        accepted: The records of the batch.
+    """
+    if not state.awaited:
+        return {}, ()
+    came = {b for buckets in accepted.values() for b, ranges in buckets.items() if ranges}
+    whole = going_on(state.marks, accepted) - set(state.broken)
+    awaited = {s: ns for s, ns in state.awaited.items() if bucket_of(s) not in whole}
+    return awaited, tuple(sorted((came - whole) | set(state.broken)))
+
+
+def still_broken(state: ArchiveState) -> tuple[int, ...]:
+    """Buckets with symbols that did not come before the stream was replaced once more."""
+    awaited = {bucket_of(symbol) for symbol in state.awaited}
+    return tuple(bucket for bucket in state.broken if bucket in awaited)
+
+
+def gap_rows(awaited: Mapping[str, int], first: Mapping[str, int], *, wall_ns: int) -> pa.Table:
+    """Rows of ``gaps`` for the awaited symbols that have come.
 
     Args:
         awaited: Per symbol the last moment before, market ns.
         first: Per symbol the first moment after.
-        complete: Buckets of which nothing was lost.
         wall_ns: Now.
     """
     schema = TABLES["gaps"].schema
     rows: list[dict[str, Any]] = []
     for symbol, to_ns in sorted(first.items()):
-        from_ns, bucket = awaited[symbol], bucket_of(symbol)
-        if from_ns >= to_ns or bucket in complete:
+        from_ns, bucket = awaited.get(symbol, to_ns), bucket_of(symbol)
+        if from_ns >= to_ns:
             continue
         begins, ends = (
             pa.scalar(ns // 1000, pa.timestamp("us")).cast(TIME).as_py() for ns in (from_ns, to_ns)

@@ -45,12 +45,12 @@ _log = logging.getLogger(__name__)
 class ToLookAt(Protocol):
     """Where dirty bars come from; :class:`pipelines.streaming.archive.Archive` is one."""
 
-    def dirty(self) -> Dirty:
-        """The bars to look at."""
+    def look(self) -> Dirty:
+        """The bars to look at, as of now."""
         ...
 
     def looked_at(self, done: Dirty) -> None:
-        """Forget these."""
+        """Forget these, but not what became dirty again since the look began."""
         ...
 
 
@@ -135,7 +135,7 @@ class Revisions:
             StreamError: The items could not be stored.
         """
         started = time.perf_counter()
-        dirty = self._archive.dirty()
+        dirty = self._archive.look()
         looked = 0
         if len(dirty):
             for work in self._plan(dirty):

@@ -242,6 +242,51 @@ def test_stream_made_anew_that_goes_on_with_the_next_record_declares_no_gap(lake
     assert archive.state.awaited == {}
 
 
+def anew_after_a_loss(lake: Lake, new_tape: Any, rows_of: Any, *batches: Any) -> Archive:
+    """A stream made anew by another producer run, whose batches hold these messages."""
+    old, new = new_tape("run-1"), new_tape("run-2")
+    lake.take(lake.archive(), [rows_of([old.record(old.trade())])], batch_id=0)
+    new._ns = old._ns + 10_000_000_000
+    archive = lake.archive(stream="market-data@2")
+    for batch_id, make in enumerate(batches):
+        rows = rows_of([new.record(make(new))])
+        lake.take(archive, [rows], batch_id=batch_id, query_id="q2")
+        archive = lake.archive(stream="market-data@2")
+    return archive
+
+
+def heartbeat(tape: Any) -> dict[str, Any]:
+    return {"T": "hb", "market_ns": tape._ns, "symbols": ["SPY"]}
+
+
+def test_stream_made_anew_that_begins_with_a_heartbeat_declares_its_gap(lake, new_tape, rows_of):
+    archive = anew_after_a_loss(lake, new_tape, rows_of, heartbeat, lambda tape: tape.trade())
+    assert [gap["symbol"] for gap in gaps(lake)] == ["SPY"]
+    assert archive.state.awaited == {}
+
+
+def test_stream_made_anew_that_goes_on_with_a_heartbeat_declares_no_gap(lake, tape, rows_of):
+    lake.take(lake.archive(), [rows_of([tape.record(tape.trade())])], batch_id=0)
+    archive = lake.archive(stream="market-data@2")
+    for batch_id, message in enumerate((heartbeat(tape), tape.trade())):
+        rows = rows_of([tape.record(message)])
+        lake.take(archive, [rows], batch_id=batch_id, query_id="q2")
+    assert (gaps(lake), archive.state.awaited) == ([], {})
+
+
+def test_stream_made_anew_twice_declares_the_gap_of_a_symbol_that_came_in_neither(
+    lake, new_tape, rows_of
+):
+    anew_after_a_loss(lake, new_tape, rows_of, heartbeat)
+    third = new_tape("run-2")  # the producer goes on, in the next stream
+    third.skip()
+    third._ns += 20_000_000_000
+    archive = lake.archive(stream="market-data@3")
+    rows = rows_of([third.record(third.trade())])
+    lake.take(archive, [rows], batch_id=0, query_id="q3")
+    assert [gap["symbol"] for gap in gaps(lake)] == ["SPY"]
+
+
 def test_backfilled_trade_that_is_stored_already_goes_to_quarantine(lake, tape, rows_of):
     archive = lake.archive()
     known, other = tape.trade(i=1), tape.trade(i=2)
@@ -292,3 +337,27 @@ def test_bar_that_becomes_dirty_again_while_it_was_looked_at_stays_dirty(lake, t
     archive.open(STREAM)
     lake.take(archive, [rows_of([tape.record(tape.trade())])], batch_id=1)
     assert archive.dirty() == dirty
+
+
+@pytest.mark.parametrize("message", ["trade", "bar"])
+def test_bar_that_becomes_dirty_again_while_it_is_looked_at_stays_dirty(
+    lake, tape, rows_of, message
+):
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(tape.bar(), tape.trade())])], batch_id=0)
+    seen = archive.look()
+    again = tape.trade() if message == "trade" else tape.bar(bf=True)
+    lake.take(archive, [rows_of([tape.record(again)])], batch_id=1)
+    archive.looked_at(seen)  # of what was known before batch 1
+    assert archive.dirty() == seen
+    lake.take(archive, [rows_of([tape.record(tape.quote())])], batch_id=2)
+    assert lake.archive().dirty() == seen
+    archive.looked_at(archive.look())
+    assert len(archive.dirty()) == 0
+
+
+def test_archive_whose_bars_nobody_looks_at_notes_none(lake, tape, rows_of):
+    archive = Archive(LakeWriter(lake.uri), revised=False)
+    archive.open(STREAM)
+    lake.take(archive, [rows_of([tape.record(tape.bar(), tape.trade())])], batch_id=0)
+    assert len(archive.dirty()) == 0
