@@ -1,3 +1,5 @@
+import { anomaly, stages, stats } from "./derived.mjs";
+
 /** A small moving market for working on the dashboard without the platform. */
 const SYMBOLS =
   "AAPL TSLA NVDA MSFT GOOGL AMZN META AMD NFLX INTC JPM BAC XOM JNJ KO DIS BA SPY QQQ IWM".split(
@@ -32,10 +34,11 @@ export class Market {
   bars = new Map();
   signals = new Map();
   features = new Map();
+  anomalies = [];
   stored = 0;
   received = 0;
 
-  constructor({ history = 132, wall = Date.now() } = {}) {
+  constructor({ history = 300, wall = Date.now() } = {}) {
     this.origin = wall - (history * MINUTE) / this.rate;
     SYMBOLS.forEach((symbol, i) => {
       this.bars.set(symbol, []);
@@ -48,9 +51,11 @@ export class Market {
         price = bar.close;
         this.bars.get(symbol).push({ ...bar, forming: false, source: "vendor" });
         this.decide(symbol, bar);
+        if (random() < 0.012) this.anomalies.unshift(anomaly(symbol, bar.event_time, random));
       }
       this.bars.get(symbol).push(this.newBar(OPEN_MS + history * MINUTE, price));
     });
+    this.anomalies.sort((a, b) => b.event_time.localeCompare(a.event_time));
     this.received = 1_284_311;
     this.stored = 1_271_902;
   }
@@ -135,9 +140,20 @@ export class Market {
       yield { channel: "bars", event_time: closed.event_time, data: closed };
       const signal = this.decide(symbol, closed);
       yield { channel: "features", event_time: closed.event_time, data: this.features.get(symbol) };
+      yield { channel: "stats", event_time: closed.event_time, data: stats(bars.slice(0, -1)) };
+      if (random() < 0.03) {
+        const found = anomaly(symbol, closed.event_time, random);
+        this.anomalies.unshift(found);
+        yield { channel: "anomalies", event_time: closed.event_time, data: found };
+      }
       yield { channel: "signals", event_time: closed.event_time, data: signal };
     }
     const price = this.move(bar);
+    const values = Object.fromEntries(
+      Object.entries(this.features.get(symbol).values).map(([k, v]) => [k, v * (1 + gauss() / 9)]),
+    );
+    const forming = { provisional: true, event_time: bar.event_time, values };
+    yield { channel: "provisional", event_time: bar.event_time, data: forming };
     const half = Math.max(0.01, round(price * 0.00005));
     const event_time = stamp(now);
     const size = Math.ceil(random() * 400);
@@ -157,18 +173,19 @@ export class Market {
 
   ledger() {
     if (this.received - this.stored > 14_000) this.stored = this.received - 2000 - 31;
-    return {
+    const numbers = {
       received: this.received,
       stored: this.stored,
       duplicates: 24,
       quarantined: 7,
-      in_flight: this.received - this.stored - 31,
+      in_flight: this.received - this.stored - 7,
       imbalance: 0,
       lost: 0,
       holes: 0,
       gaps: 1,
       as_of: stamp(Date.now()),
     };
+    return { ...numbers, stages: stages(numbers) };
   }
 
   system() {
@@ -186,6 +203,8 @@ export class Market {
         messages_per_s: 2380 + random() * 90,
         put_ms_p50: 7.8 + random(),
       },
+      streaming: { state: "running", error: null },
+      feed: { streams: { "market-data": "streaming", "market-signals": "streaming" } },
       archive: { last_batch_ms: 640 + random() * 80 },
       signals: { last_batch_ms: 310 + random() * 40 },
       latency_ms: { feed_p50: 61 + random() * 9, feed_p99: 180 },

@@ -3,6 +3,7 @@ import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { WebSocketServer } from "ws";
+import { gaps, known, stats } from "./derived.mjs";
 import { Market } from "./market.mjs";
 
 const root = new URL("../out/", import.meta.url).pathname;
@@ -16,7 +17,7 @@ const TYPES = {
   ".svg": "image/svg+xml",
   ".woff2": "font/woff2",
 };
-const WINDOWS = { "1m": 1, "5m": 5, "15m": 15, "1h": 60 };
+const WINDOWS = { "1m": 1, "5m": 5, "15m": 15, "1h": 60, "1d": 1440 };
 
 function rollUp(bars, minutes) {
   const byStart = new Map();
@@ -60,6 +61,17 @@ function answer(request, url, body) {
       WINDOWS[url.searchParams.get("window") ?? "1m"] ?? 1,
     );
     return { items: bars.slice(-limit).reverse(), next: null };
+  }
+  if (what === "stats") {
+    const rows = market.bars.get(symbol).slice(0, -1);
+    return { items: rows.length ? [stats(rows)] : [], next: null };
+  }
+  if (what === "indicators") return { items: [], next: null };
+  if (what === "anomalies")
+    return { items: market.anomalies.slice(0, limit).map(known), next: null };
+  if (what === "gaps") {
+    const cut = Date.parse(market.bars.get("AAPL")[60].event_time);
+    return gaps(market.symbols, cut + 20_000, cut + 260_000);
   }
   if (what === "signals" && request.method === "POST") return askSignal(body.symbol);
   if (what === "signals")

@@ -84,3 +84,9 @@ export function minuteOf(time: string | null | undefined): string {
   const ms = time ? Date.parse(time) : Number.NaN;
   return Number.isFinite(ms) ? minuteNY(ms) : EM_DASH;
 }
+
+/** A name of a program for people: `journal_full` → `Journal full`. */
+export function sentence(name: string): string {
+  const words = name.replaceAll("_", " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}

@@ -2,20 +2,21 @@
 
 import { Skeleton } from "@/components/ui/skeleton";
 import { tint } from "@/components/watchlist/WatchRow";
-import type { BarWindow } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
 import { price, signed, signedPercent } from "@/lib/format";
+import type { ChartPrefs } from "@/lib/market/chartPrefs";
 import { useSymbolView } from "@/lib/market/hooks";
 import { nameOf } from "@/lib/market/names";
+import { StudyMenu } from "./StudyMenu";
 import { WindowPicker } from "./WindowPicker";
 
 interface Props {
   symbol: string;
-  window: BarWindow;
-  onWindow: (window: BarWindow) => void;
+  prefs: ChartPrefs;
+  onPrefs: (prefs: ChartPrefs) => void;
 }
 
-export function ChartHeader({ symbol, window, onWindow }: Props) {
+export function ChartHeader({ symbol, prefs, onPrefs }: Props) {
   const { price: last, sessionOpen } = useSymbolView(symbol);
   const change = last !== null && sessionOpen ? last - sessionOpen : null;
   const fraction = change !== null && sessionOpen ? change / sessionOpen : null;
@@ -36,7 +37,13 @@ export function ChartHeader({ symbol, window, onWindow }: Props) {
           {change !== null && `${signed(change)} (${signedPercent(fraction)})`}
         </span>
       </div>
-      <WindowPicker value={window} onChange={onWindow} />
+      <div className="flex items-center gap-2">
+        <StudyMenu
+          studies={prefs.studies}
+          onStudies={(studies) => onPrefs({ ...prefs, studies })}
+        />
+        <WindowPicker value={prefs.window} onChange={(window) => onPrefs({ ...prefs, window })} />
+      </div>
     </div>
   );
 }

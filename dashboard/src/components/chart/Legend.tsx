@@ -1,40 +1,68 @@
 "use client";
 
+import { SeverityDot } from "@/components/dock/severity";
+import type { Anomaly } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
 import { compact, dayNY, minuteNY, percent, price, signedPercent } from "@/lib/format";
-import type { Candle } from "@/lib/market/bars";
+import type { Gap } from "@/lib/market/gaps";
 import type { Marker } from "@/lib/market/markers";
+import type { Study } from "@/lib/market/studies";
+import { OverlayLegend } from "./StudyLegend";
+import type { Reading } from "./usePriceChart";
 
 interface Props {
-  candle: Candle;
+  reading: Reading;
   mark: Marker | undefined;
+  found: readonly Anomaly[];
+  gap: Gap | undefined;
+  studies: readonly Study[];
 }
 
-/** Open, high, low, close and volume of the bar under the crosshair, and its signal. */
-export function Legend({ candle, mark }: Props) {
+/** What is under the crosshair: the bar, its overlays, its signal, and what was odd about it. */
+export function Legend({ reading, mark, found, gap, studies }: Props) {
+  const { candle } = reading;
   const time = candle.time * 1000;
   const change = candle.open ? candle.close / candle.open - 1 : null;
   const tone = candle.close >= candle.open ? "text-up" : "text-down";
   const values = { O: candle.open, H: candle.high, L: candle.low, C: candle.close };
   return (
-    <div className="pointer-events-none absolute top-2 right-[72px] left-4 z-10 flex flex-wrap gap-x-3 text-2xs">
-      <span className="text-muted max-sm:hidden">
-        {dayNY(time)}, {minuteNY(time)}
-      </span>
-      {Object.entries(values).map(([name, value]) => (
-        <span key={name}>
-          <span className="text-muted">{name} </span>
-          <span className={tone}>{price(value)}</span>
+    <div
+      data-testid="legend"
+      className="pointer-events-none absolute top-1 right-[76px] left-4 z-10 flex flex-col gap-0.5 text-2xs"
+    >
+      <div className="flex flex-wrap gap-x-3">
+        <span className="text-muted max-sm:hidden">
+          {dayNY(time)}, {minuteNY(time)}
+        </span>
+        {Object.entries(values).map(([name, value]) => (
+          <span key={name}>
+            <span className="text-muted">{name} </span>
+            <span className={tone}>{price(value)}</span>
+          </span>
+        ))}
+        <span className={tone}>{signedPercent(change)}</span>
+        <span>
+          <span className="text-muted">Vol </span>
+          {compact(candle.volume)}
+        </span>
+        {candle.forming && <span className="text-muted">forming</span>}
+        {mark && (
+          <span className={cn("font-medium", mark.side === "BUY" ? "text-up" : "text-down")}>
+            {mark.side} {percent(mark.confidence, 0)}
+          </span>
+        )}
+      </div>
+      <OverlayLegend reading={reading} studies={studies} />
+      {found.map((anomaly) => (
+        <span key={anomaly.kind} className="flex items-center gap-1.5">
+          <SeverityDot severity={anomaly.severity} />
+          {anomaly.reason}
         </span>
       ))}
-      <span className={tone}>{signedPercent(change)}</span>
-      <span>
-        <span className="text-muted">Vol </span>
-        {compact(candle.volume)}
-      </span>
-      {mark && (
-        <span className={cn("font-medium", mark.side === "BUY" ? "text-up" : "text-down")}>
-          {mark.side} {percent(mark.confidence, 0)}
+      {gap && (
+        <span className="text-warn">
+          Gap: {gap.reason}
+          {gap.backfilled ? ", filled in since" : ""}
         </span>
       )}
     </div>

@@ -1,40 +1,98 @@
 "use client";
 
-import { useRef } from "react";
+import { type KeyboardEvent, useCallback, useMemo, useRef, useState } from "react";
 import { Skeleton } from "@/components/ui/skeleton";
-import type { BarWindow } from "@/lib/api/types";
-import { useBarHistory, useSignalHistory } from "@/lib/market/hooks";
+import type { Anomaly, BarWindow } from "@/lib/api/types";
+import { gapsOf, inGap } from "@/lib/market/gaps";
+import { useBarHistory, useGaps, useIndicatorHistory, useSignalHistory } from "@/lib/market/hooks";
+import { WINDOW_S } from "@/lib/market/windows";
 import { Legend } from "./Legend";
-import { usePriceChart } from "./usePriceChart";
+import { describe } from "./reading";
+import { PaneLegends } from "./StudyLegend";
+import { type Focus, usePriceChart } from "./usePriceChart";
 
 interface Props {
   symbol: string;
   window: BarWindow;
+  studies: readonly string[];
+  anomalies: readonly Anomaly[];
+  focus: Focus | null;
+  onPick: (anomalyId: string) => void;
 }
 
-export function PriceChart({ symbol, window }: Props) {
+export function PriceChart({ symbol, window, studies, anomalies, focus, onPick }: Props) {
   const container = useRef<HTMLElement>(null);
-  const history = useBarHistory(symbol, window);
+  const [deepFor, setDeepFor] = useState("");
+  const shownKey = `${symbol} ${window}`;
+  const history = useBarHistory(symbol, window, deepFor === shownKey);
   useSignalHistory(symbol);
-  const { candle, markers } = usePriceChart(container, symbol, window, history.data);
-  const empty = !candle && !history.isPending;
+  useIndicatorHistory(symbol);
+  const allGaps = useGaps();
+  const gaps = useMemo(() => gapsOf(allGaps, symbol), [allGaps, symbol]);
+  const onStart = useCallback(() => setDeepFor(shownKey), [shownKey]);
+  const chart = usePriceChart(container, {
+    symbol,
+    window,
+    studies,
+    history: history.data,
+    anomalies,
+    gaps,
+    focus,
+    onPick,
+    onStart,
+  });
+  const [spoken, setSpoken] = useState(false);
+  const { reading, markers } = chart;
+  const candle = reading?.candle;
+  const mark = markers.find(({ time }) => time === candle?.time);
+  const found = candle ? (chart.found.get(candle.time) ?? []) : [];
+  const gap = candle && inGap(gaps, candle.time, candle.time + WINDOW_S[window]);
+
+  const onKeyDown = (event: KeyboardEvent) => {
+    const act = {
+      ArrowLeft: () => chart.step(event.shiftKey ? -10 : -1),
+      ArrowRight: () => chart.step(event.shiftKey ? 10 : 1),
+      "+": () => chart.zoom(0.8),
+      "-": () => chart.zoom(1.25),
+      End: chart.toEnd,
+      Escape: () => chart.point(null),
+    }[event.key];
+    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    setSpoken(true);
+    act();
+  };
+
   return (
     <div className="relative min-h-0 flex-1" data-testid="chart">
       <figure
         ref={container}
-        aria-label={`Candlestick chart of ${symbol}, ${window} bars, with signal markers`}
+        role="application"
+        // biome-ignore lint/a11y/noNoninteractiveTabindex: its keys are its way to be read
+        tabIndex={0}
+        onKeyDown={onKeyDown}
+        onBlur={() => setSpoken(false)}
+        aria-label={`Candlestick chart of ${symbol}, ${window} bars. Left and right arrows read bar by bar, plus and minus zoom, End shows the newest.`}
         className="absolute inset-0"
       />
-      {candle && (
-        <Legend candle={candle} mark={markers.find((mark) => mark.time === candle.time)} />
+      {reading && (
+        <>
+          <Legend reading={reading} mark={mark} found={found} gap={gap} studies={chart.studies} />
+          <PaneLegends reading={reading} studies={chart.studies} tops={chart.tops} />
+        </>
       )}
       {!candle && history.isPending && <Skeleton className="absolute inset-4 rounded-lg" />}
-      {empty && (
+      {!candle && !history.isPending && (
         <p className="absolute inset-0 grid place-items-center px-6 text-center text-muted">
-          No bars of {symbol} yet. The first appears when its minute begins.
+          {history.isError
+            ? `The bars of ${symbol} could not be loaded.`
+            : `No bars of ${symbol} yet. The first appears when its minute begins.`}
         </p>
       )}
-      <span className="sr-only" data-testid="signal-markers-count">
+      <p className="sr-only" aria-live="polite">
+        {spoken && reading && describe(reading, window, chart.studies, found)}
+      </p>
+      <span className="sr-only" aria-hidden data-testid="signal-markers-count">
         {markers.length}
       </span>
     </div>

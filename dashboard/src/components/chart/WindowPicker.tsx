@@ -1,6 +1,6 @@
 import type { BarWindow } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
-import { WINDOWS } from "@/lib/market/bars";
+import { WINDOWS } from "@/lib/market/windows";
 
 interface Props {
   value: BarWindow;
@@ -18,7 +18,7 @@ export function WindowPicker({ value, onChange }: Props) {
           aria-pressed={window === value}
           onClick={() => onChange(window)}
           className={cn(
-            "h-6 min-w-9 rounded-[5px] px-2 font-medium text-muted text-xs transition-colors hover:text-text max-lg:h-8 max-lg:min-w-11",
+            "h-6 min-w-8 rounded-[5px] px-2 font-medium text-muted text-xs transition-colors hover:text-text max-lg:h-8 max-lg:min-w-10",
             window === value && "bg-raised text-text",
           )}
         >

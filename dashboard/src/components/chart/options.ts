@@ -18,7 +18,7 @@ function tickMark(time: Time, type: TickMarkType): string {
 }
 
 export function layoutOf(palette: Palette): DeepPartial<ChartOptions> {
-  const line = { color: palette.line, labelBackgroundColor: palette.raised };
+  const line = { color: palette["line-strong"], labelBackgroundColor: palette.raised };
   return {
     autoSize: true,
     layout: {
@@ -27,6 +27,7 @@ export function layoutOf(palette: Palette): DeepPartial<ChartOptions> {
       fontFamily: '"Inter Variable", system-ui, sans-serif',
       fontSize: 11,
       attributionLogo: true,
+      panes: { enableResize: false, separatorColor: palette.line },
     },
     grid: { vertLines: { color: palette.grid }, horzLines: { color: palette.grid } },
     crosshair: { mode: CrosshairMode.Normal, vertLine: line, horzLine: line },
@@ -39,12 +40,16 @@ export function layoutOf(palette: Palette): DeepPartial<ChartOptions> {
       minBarSpacing: 1.5,
       tickMarkFormatter: tickMark,
     },
-    localization: {
-      locale: "en-US",
-      timeFormatter: (time: Time) => `${dayNY(ms(time))}, ${minuteNY(ms(time))}`,
-    },
+    localization: { locale: "en-US" },
     handleScroll: { vertTouchDrag: false },
   };
+}
+
+/** The label of the time under the crosshair: a day has no hour. */
+export function timeLabel(daily: boolean): DeepPartial<ChartOptions> {
+  const timeFormatter = (time: Time) =>
+    daily ? dayNY(ms(time)) : `${dayNY(ms(time))}, ${minuteNY(ms(time))}`;
+  return { localization: { timeFormatter }, timeScale: { timeVisible: !daily } };
 }
 
 export function seriesColors({ up, down }: Palette): CandlestickSeriesPartialOptions {
@@ -53,8 +58,9 @@ export function seriesColors({ up, down }: Palette): CandlestickSeriesPartialOpt
     downColor: down,
     wickUpColor: up,
     wickDownColor: down,
-    borderVisible: false,
-    priceLineWidth: 1,
-    priceLineStyle: 3,
+    borderUpColor: up,
+    borderDownColor: down,
+    priceLineVisible: false,
+    lastValueVisible: false,
   };
 }

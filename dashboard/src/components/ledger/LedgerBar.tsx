@@ -40,6 +40,9 @@ export function LedgerBar() {
   );
 }
 
-function show(ledger: Ledger | null | undefined, key: keyof Omit<Ledger, "as_of">): string | null {
+function show(
+  ledger: Ledger | null | undefined,
+  key: keyof Omit<Ledger, "as_of" | "stages">,
+): string | null {
   return ledger ? count(ledger[key]) : null;
 }

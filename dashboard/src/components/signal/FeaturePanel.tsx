@@ -1,7 +1,6 @@
 "use client";
 
 import { Badge } from "@/components/ui/badge";
-import { Panel, Row } from "@/components/ui/panel";
 import { signed } from "@/lib/format";
 import { useSymbolView } from "@/lib/market/hooks";
 
@@ -19,39 +18,61 @@ const LABELS: Record<string, string> = {
   spread_bps: "Spread, bps",
 };
 
-/** What the policy sees of the market: the 11 features of the last closed bar. */
+/** What the policy sees of the market: the 11 features of the last closed bar, and how they form. */
 export function FeaturePanel({ symbol }: { symbol: string }) {
-  const { features } = useSymbolView(symbol);
-  const rows = Object.entries(features?.values ?? {});
+  const { features, forming } = useSymbolView(symbol);
+  const names = Object.keys(features?.values ?? forming?.values ?? {});
+  if (names.length === 0)
+    return <p className="text-muted text-xs">Come with the next closed bar.</p>;
   return (
-    <Panel
-      title="What the policy sees"
-      aside={
-        features && (
-          <span className="flex gap-1">
-            {features.gap && <Badge tone="warn">Gap</Badge>}
-            {features.spread_assumed && (
-              <Badge title="This source has no quotes">Spread assumed</Badge>
-            )}
-            {features.warm === false && <Badge tone="warn">Warming up</Badge>}
-          </span>
-        )
-      }
-    >
-      {rows.length === 0 ? (
-        <p className="text-muted text-xs">Comes with the next closed bar.</p>
-      ) : (
-        <dl>
-          {rows.map(([name, value]) => (
-            <Row key={name} label={LABELS[name] ?? name} title={name}>
-              <span className={value === null ? "text-muted" : undefined}>
-                {featureText(name, value)}
-              </span>
-            </Row>
+    <>
+      <Flags symbol={symbol} />
+      <table className="w-full text-xs" data-testid="features">
+        <thead>
+          <tr className="text-2xs text-muted">
+            <th scope="col" className="pb-0.5 text-left font-normal">
+              <span className="sr-only">Feature</span>
+            </th>
+            <th scope="col" className="pb-0.5 text-right font-normal">
+              Decided on
+            </th>
+            <th
+              scope="col"
+              className="w-18 pb-0.5 text-right font-normal"
+              title="Of the bar that still forms: provisional, nothing is decided on it"
+            >
+              Forming
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {names.map((name) => (
+            <tr key={name} title={name}>
+              <th scope="row" className="py-[3px] text-left font-normal text-muted">
+                {LABELS[name] ?? name}
+              </th>
+              <td className="text-right">{featureText(name, features?.values[name])}</td>
+              <td className="text-right text-muted italic">
+                {featureText(name, forming?.values[name])}
+              </td>
+            </tr>
           ))}
-        </dl>
-      )}
-    </Panel>
+        </tbody>
+      </table>
+    </>
+  );
+}
+
+function Flags({ symbol }: { symbol: string }) {
+  const { features } = useSymbolView(symbol);
+  const { gap, spread_assumed, warm } = features ?? {};
+  if (!gap && !spread_assumed && warm !== false) return null;
+  return (
+    <div className="mb-1.5 flex gap-1">
+      {gap && <Badge tone="warn">Gap</Badge>}
+      {spread_assumed && <Badge title="This source has no quotes">Spread assumed</Badge>}
+      {warm === false && <Badge tone="warn">Warming up</Badge>}
+    </div>
   );
 }
 
@@ -59,7 +80,7 @@ export function FeaturePanel({ symbol }: { symbol: string }) {
 const UNSIGNED = new Set(["volatility_20", "volume_ratio_20", "rsi_14", "spread_bps"]);
 const COARSE = new Set(["volume_ratio_20", "rsi_14", "spread_bps"]);
 
-function featureText(name: string, value: number | null): string {
+function featureText(name: string, value: number | null | undefined): string {
   const text = signed(value, COARSE.has(name) ? 2 : 4);
   return UNSIGNED.has(name) ? text.replace("+", "") : text;
 }

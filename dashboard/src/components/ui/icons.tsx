@@ -61,3 +61,9 @@ export const AlertIcon = () => (
     <path d="M8 2.5 14 13H2L8 2.5Zm0 4v3m0 1.75v.1" />
   </Icon>
 );
+
+export const ChevronIcon = () => (
+  <Icon size={12}>
+    <path d="m4 6 4 4 4-4" />
+  </Icon>
+);

@@ -35,7 +35,7 @@ export function WatchList({ symbols, selected, onSelect }: Props) {
   return (
     <section
       aria-label="Watch-list"
-      className="flex min-h-0 min-w-0 flex-col bg-surface max-lg:py-2"
+      className="flex min-h-0 w-full min-w-0 flex-col max-lg:py-2"
       onKeyDown={onKeyDown}
     >
       <label className="hidden h-11 shrink-0 items-center gap-2 border-line border-b px-4 text-muted focus-within:text-text lg:flex">

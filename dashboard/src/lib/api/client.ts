@@ -1,11 +1,19 @@
 import type {
+  Anomaly,
+  AnomalyPage,
   ApiBar,
   ApiErrorBody,
   BarPage,
   BarWindow,
+  GapPage,
+  GapRow,
+  IndicatorPage,
+  IndicatorRow,
   Ledger,
   SignalAnswer,
   SignalPage,
+  StatsData,
+  StatsPage,
   SymbolPage,
   SystemData,
 } from "./types";
@@ -48,16 +56,53 @@ export async function getSymbols(signal?: AbortSignal): Promise<string[]> {
   return page.items.map((row) => row.symbol);
 }
 
-/** Bars of a symbol, oldest first. */
+/** Rows that one answer holds at most. */
+const PAGE = 1000;
+
+/** Bars of a symbol, oldest first; as many pages as that takes. */
 export async function getBars(
   symbol: string,
   window: BarWindow,
   limit: number,
   signal?: AbortSignal,
 ): Promise<ApiBar[]> {
-  const query = new URLSearchParams({ window, limit: String(limit) });
-  const path = `/v1/bars/${encodeURIComponent(symbol)}?${query}`;
-  return (await request<BarPage>(path, { signal })).items.reverse();
+  const newest: ApiBar[] = [];
+  let next: string | null = null;
+  do {
+    const query = new URLSearchParams({ window, limit: String(Math.min(PAGE, limit)) });
+    if (next) query.set("next", next);
+    const path = `/v1/bars/${encodeURIComponent(symbol)}?${query}`;
+    const page: BarPage = await request<BarPage>(path, { signal });
+    newest.push(...page.items);
+    next = page.next;
+  } while (next && newest.length < limit);
+  return newest.reverse();
+}
+
+/** Indicators at closed minute bars, newest first. */
+export async function getIndicators(
+  symbol: string,
+  limit: number,
+  signal?: AbortSignal,
+): Promise<IndicatorRow[]> {
+  const path = `/v1/indicators/${encodeURIComponent(symbol)}?limit=${limit}`;
+  return (await request<IndicatorPage>(path, { signal })).items;
+}
+
+/** The newest running statistics of a symbol; null before its first bar. */
+export async function getStats(symbol: string, signal?: AbortSignal): Promise<StatsData | null> {
+  const path = `/v1/stats/${encodeURIComponent(symbol)}?limit=1`;
+  return (await request<StatsPage>(path, { signal })).items[0] ?? null;
+}
+
+/** The newest anomalies of all symbols, newest first. */
+export async function getAnomalies(limit: number, signal?: AbortSignal): Promise<Anomaly[]> {
+  return (await request<AnomalyPage>(`/v1/anomalies?limit=${limit}`, { signal })).items;
+}
+
+/** The newest declared gaps of all symbols, newest first. */
+export async function getGaps(limit: number, signal?: AbortSignal): Promise<GapRow[]> {
+  return (await request<GapPage>(`/v1/gaps?limit=${limit}`, { signal })).items;
 }
 
 /** Signals of a symbol, newest first. */

@@ -4,8 +4,12 @@ const CHANNELS: ReadonlySet<string> = new Set<Channel>([
   "trades",
   "quotes",
   "bars",
+  "rollups",
   "features",
+  "provisional",
   "signals",
+  "stats",
+  "anomalies",
   "system",
 ]);
 

@@ -15,9 +15,17 @@ export type SymbolPage = Schemas["SymbolPage"];
 export type SignalPage = Schemas["SignalPage"];
 export type BarPage = Schemas["BarPage"];
 /** Where every received message is; null where the stage that knows it does not answer. */
-export type Ledger = Omit<Schemas["Ledger"], "stages">;
-/** The windows that the chart offers. */
-export type BarWindow = Exclude<Bar["window"], "1d">;
+export type Ledger = Omit<Schemas["Ledger"], "stages"> & { stages?: LedgerStages };
+/** The lengths of a bar. */
+export type BarWindow = Bar["window"];
+export type IndicatorPage = Schemas["IndicatorPage"];
+export type IndicatorRow = Schemas["IndicatorRow"];
+export type StatsPage = Schemas["StatsPage"];
+export type AnomalyPage = Schemas["AnomalyPage"];
+export type GapPage = Schemas["GapPage"];
+export type GapRow = Schemas["GapRow"];
+/** An anomaly; a live one does not say when it was stored. */
+export type Anomaly = Omit<Schemas["AnomalyRow"], "known_at">;
 
 type Bar = Schemas["Bar"];
 /** A bar; a live one says only what it must. */
@@ -40,12 +48,56 @@ export interface QuoteData {
   received_at?: string | null;
 }
 
+/** What each stage counts; a stage that does not answer is null. */
+export interface LedgerStages {
+  producer?: StageNumbers | null;
+  archive?: StageNumbers | null;
+  signals?: StageNumbers | null;
+}
+
+/** Numbers of a stage, and what else it says of itself. */
+export type StageNumbers = Record<string, unknown>;
+
+/** Something that is wrong now though the part goes on. */
+export interface Alarm {
+  alarm: string;
+  detail: string;
+  since_wall_ns: number;
+}
+
 export interface FeaturesData {
   values: Record<string, number | null>;
   fingerprint?: string;
   warm?: boolean;
   spread_assumed?: boolean;
   gap?: boolean;
+  indicators?: Record<string, number | null> | null;
+}
+
+/** Features of the forming bar; the next one takes their place. */
+export interface ProvisionalData {
+  event_time: string;
+  values: Record<string, number | null>;
+}
+
+/** Average over the last minutes. */
+export interface Sliding {
+  mean: number;
+  vwap: number | null;
+  volume: number;
+  bars: number;
+}
+
+/** Running statistics of the session's prices. */
+export interface StatsData {
+  count: number;
+  min: number | null;
+  max: number | null;
+  mean: number | null;
+  std: number | null;
+  buckets?: { base: number | null; width_bps: number; counts: Record<string, number> };
+  sliding?: Record<string, Sliding>;
+  own_bar?: { agrees: boolean | null };
 }
 
 export interface MarketState {
@@ -75,6 +127,7 @@ export interface QueryStats {
 
 export interface SystemData {
   market?: MarketState | null;
+  feed?: { streams?: Record<string, string> } | null;
   ledger?: Ledger | null;
   producer?: ProducerStats | null;
   streaming?: { state?: string | null; error?: string | null } | null;
@@ -84,16 +137,20 @@ export interface SystemData {
   links?: Record<string, string | null> | null;
 }
 
-export type Channel = "trades" | "quotes" | "bars" | "features" | "signals" | "system";
-
 interface Payloads {
   trades: TradeData;
   quotes: QuoteData;
   bars: ApiBar;
+  rollups: ApiBar;
   features: FeaturesData;
+  provisional: ProvisionalData;
   signals: SignalAnswer;
+  stats: StatsData;
+  anomalies: Omit<Anomaly, "symbol" | "event_time">;
   system: SystemData;
 }
+
+export type Channel = keyof Payloads;
 
 /** One update of the stream, told apart by its channel. */
 export type StreamUpdate = {

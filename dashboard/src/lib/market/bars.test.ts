@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { ApiBar } from "@/lib/api/types";
-import { BarBook, bucketStart, type Candle, candleOf, WINDOW_S } from "./bars";
+import { BarBook, type Candle, candleOf, extended } from "./bars";
+import { bucketStart, windowStart } from "./windows";
 
 function candle(time: number, close: number, forming = false): Candle {
   return {
@@ -10,6 +11,7 @@ function candle(time: number, close: number, forming = false): Candle {
     low: Math.min(10, close),
     close,
     volume: 100,
+    vwap: null,
     forming,
   };
 }
@@ -27,8 +29,13 @@ test.each([
   ["2024-07-05T13:37:59Z", "15m", "2024-07-05T13:30:00Z"],
   ["2024-07-05T13:37:59Z", "1h", "2024-07-05T13:00:00Z"],
   ["2024-07-05T00:00:00Z", "1h", "2024-07-05T00:00:00Z"],
+  ["2024-07-05T13:37:00Z", "1d", "2024-07-05T04:00:00Z"],
+  ["2024-07-06T03:59:59Z", "1d", "2024-07-05T04:00:00Z"],
+  ["2024-01-05T13:37:00Z", "1d", "2024-01-05T05:00:00Z"],
+  ["2024-11-03T12:00:00Z", "1d", "2024-11-03T04:00:00Z"],
+  ["2024-03-10T12:00:00Z", "1d", "2024-03-10T05:00:00Z"],
 ] as const)("the window of %s by %s starts where the gateway begins it", (at, window, start) => {
-  expect(bucketStart(Date.parse(at) / 1000, WINDOW_S[window])).toBe(Date.parse(start) / 1000);
+  expect(windowStart(Date.parse(at) / 1000, window)).toBe(Date.parse(start) / 1000);
 });
 
 describe("candleOf", () => {
@@ -49,6 +56,7 @@ describe("candleOf", () => {
       low: 1,
       close: 2,
       volume: 5,
+      vwap: null,
       forming: false,
     });
   });
@@ -90,6 +98,7 @@ describe("BarBook", () => {
       open: 9,
       close: 9,
       volume: 0,
+      vwap: null,
       forming: true,
     });
   });
@@ -106,17 +115,30 @@ describe("BarBook", () => {
     const book = new BarBook();
     for (const [i, close] of [12, 8, 11, 15].entries())
       book.upsert(candle(i * 60 + 120, close, i === 3));
-    expect(book.rollUp(299, 300)).toEqual({
+    expect(book.rollUp(299, "5m")).toEqual({
       time: 0,
       open: 10,
       high: 12,
       low: 8,
       close: 11,
       volume: 300,
+      vwap: 31 / 3,
       forming: false,
     });
-    expect(book.rollUp(300, 300)?.forming).toBe(true);
+    expect(book.rollUp(300, "5m")?.forming).toBe(true);
     expect(book.reaches(0)).toBe(false);
     expect(book.reaches(120)).toBe(true);
   });
+});
+
+test("a candle whose minutes are not all known is moved on by those that are", () => {
+  const day = { ...candle(0, 11), volume: 5_000 };
+  expect(extended(day, [candle(600, 14), candle(660, 9)])).toEqual({
+    ...day,
+    high: 14,
+    low: 9,
+    close: 9,
+    forming: true,
+  });
+  expect(extended(day, [])).toBe(day);
 });

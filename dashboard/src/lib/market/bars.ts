@@ -1,4 +1,5 @@
 import type { ApiBar, BarWindow } from "@/lib/api/types";
+import { bucketStart, windowStart } from "./windows";
 
 /** A bar for the chart; `time` is its start, seconds since the epoch. */
 export interface Candle {
@@ -8,16 +9,9 @@ export interface Candle {
   low: number;
   close: number;
   volume: number;
+  /** Volume-weighted price; null where nobody said it. */
+  vwap: number | null;
   forming: boolean;
-}
-
-export const WINDOW_S: Record<BarWindow, number> = { "1m": 60, "5m": 300, "15m": 900, "1h": 3600 };
-
-export const WINDOWS = Object.keys(WINDOW_S) as BarWindow[];
-
-/** Start of the window that holds a moment, both in seconds. */
-export function bucketStart(timeS: number, windowS: number): number {
-  return Math.floor(timeS / windowS) * windowS;
 }
 
 export function candleOf(bar: ApiBar): Candle | null {
@@ -25,7 +19,8 @@ export function candleOf(bar: ApiBar): Candle | null {
   const numbers = [time, bar.open, bar.high, bar.low, bar.close];
   if (!numbers.every(Number.isFinite)) return null;
   const { open, high, low, close } = bar;
-  return { time, open, high, low, close, volume: bar.volume ?? 0, forming: bar.forming === true };
+  const { volume = 0, vwap = null, forming = false } = bar;
+  return { time, open, high, low, close, volume, vwap, forming };
 }
 
 /** One candle from those of a window, oldest first; null of none. */
@@ -40,15 +35,48 @@ export function merge(candles: readonly Candle[], time: number): Candle | null {
     low: Math.min(...candles.map((c) => c.low)),
     close: last.close,
     volume: candles.reduce((sum, c) => sum + c.volume, 0),
+    vwap: vwapOf(candles),
     forming: last.forming,
   };
 }
+
+/** A price that stands for all of a bar's trades. */
+export function typicalPrice({ high, low, close, vwap }: Candle): number {
+  return vwap ?? (high + low + close) / 3;
+}
+
+/** As the gateway has it: a minute that says no such price stands at its close. */
+function vwapOf(candles: readonly Candle[]): number | null {
+  let volume = 0;
+  let paid = 0;
+  for (const candle of candles) {
+    volume += candle.volume;
+    paid += (candle.vwap ?? candle.close) * candle.volume;
+  }
+  return volume > 0 ? paid / volume : null;
+}
+
+/** A candle moved on by minutes of which those before are in it already; its volume stays. */
+export function extended(candle: Candle, minutes: readonly Candle[]): Candle {
+  const last = minutes.at(-1);
+  if (!last) return candle;
+  return {
+    ...candle,
+    high: Math.max(candle.high, ...minutes.map((c) => c.high)),
+    low: Math.min(candle.low, ...minutes.map((c) => c.low)),
+    close: last.close,
+    forming: true,
+  };
+}
+
+/** Minutes kept per symbol: a day of trading with its extended hours. */
+export const MINUTES_KEPT = 960;
 
 /** The newest 1-minute candles of one symbol, ascending and without repeats. */
 export class BarBook {
   private candles: Candle[] = [];
 
-  constructor(private readonly capacity = 600) {}
+  constructor(private readonly capacity = MINUTES_KEPT) {}
 
   get all(): readonly Candle[] {
     return this.candles;
@@ -87,18 +115,29 @@ export class BarBook {
             low: Math.min(last.low, price),
             close: price,
           }
-        : { time, open: price, high: price, low: price, close: price, volume: 0, forming: true };
+        : {
+            time,
+            open: price,
+            high: price,
+            low: price,
+            close: price,
+            volume: 0,
+            vwap: null,
+            forming: true,
+          };
     this.upsert(next);
     return next;
   }
 
   /** The candle of a wider window that a moment lies in, from the minutes held. */
-  rollUp(timeS: number, windowS: number): Candle | null {
-    const start = bucketStart(timeS, windowS);
-    return merge(
-      this.candles.filter((c) => c.time >= start && c.time < start + windowS),
-      start,
-    );
+  rollUp(timeS: number, window: BarWindow): Candle | null {
+    const start = windowStart(timeS, window);
+    return merge(this.since(start, window), start);
+  }
+
+  /** The minutes held of the wider window that begins at a moment. */
+  since(start: number, window: BarWindow): Candle[] {
+    return this.candles.filter((c) => c.time >= start && windowStart(c.time, window) === start);
   }
 
   /** Whether the minutes held reach back to a moment, so that a roll-up from it is whole. */

@@ -13,6 +13,11 @@ export class ClockModel {
     this.anchor = { market, wall, rate: state.rate > 0 ? state.rate : 1, runs };
   }
 
+  /** The market time that was announced last; null before. */
+  get heard(): number | null {
+    return this.anchor?.market ?? null;
+  }
+
   /** Market milliseconds that pass in one of the wall clock; 0 while the market stands. */
   get pace(): number {
     return this.anchor?.runs ? this.anchor.rate : 0;

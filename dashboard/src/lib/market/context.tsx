@@ -41,7 +41,9 @@ export function MarketProvider({ children, toasts }: { children: ReactNode; toas
   });
 
   useEffect(() => {
-    const { stream } = market;
+    const { store, stream } = market;
+    // Another run of the market: whatever was loaded is of a time that has not come yet.
+    const offRun = store.on("$run", () => void client.resetQueries());
     const hurry = () => stream.hurry();
     stream.start();
     addEventListener("online", hurry);
@@ -50,8 +52,9 @@ export function MarketProvider({ children, toasts }: { children: ReactNode; toas
       removeEventListener("online", hurry);
       document.removeEventListener("visibilitychange", hurry);
       stream.stop();
+      offRun();
     };
-  }, [market]);
+  }, [client, market]);
 
   return <MarketContext value={market}>{children}</MarketContext>;
 }

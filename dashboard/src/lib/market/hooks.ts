@@ -2,13 +2,32 @@
 
 import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useState, useSyncExternalStore } from "react";
-import { askSignal, getBars, getLedger, getSignals, getSymbols, getSystem } from "@/lib/api/client";
+import {
+  askSignal,
+  getAnomalies,
+  getBars,
+  getGaps,
+  getIndicators,
+  getLedger,
+  getSignals,
+  getStats,
+  getSymbols,
+  getSystem,
+} from "@/lib/api/client";
 import type { StreamStatus, Subscription } from "@/lib/api/stream";
-import type { BarWindow, SystemData } from "@/lib/api/types";
+import type { Anomaly, BarWindow, GapRow, SystemData } from "@/lib/api/types";
 import { useMarket } from "./context";
 import type { SymbolView } from "./store";
 
 const HISTORY = 500;
+/** Bars that are loaded when somebody looks further back. */
+export const DEEP_HISTORY = 3000;
+const ANOMALIES = 200;
+const GAPS = 1000;
+/** A day that runs is counted by the platform: the minutes held here may not reach its morning. */
+const DAY_POLL_MS = 30_000;
+const NO_ANOMALIES: readonly Anomaly[] = [];
+const NO_GAPS: readonly GapRow[] = [];
 const SIGNAL_POLL_MS = 1000;
 
 export function useSymbolView(symbol: string): SymbolView {
@@ -56,28 +75,102 @@ export function useSubscriptions(symbol: string | null): void {
   useEffect(() => {
     const wanted: Subscription[] = [
       { channels: ["system"], symbols: ["*"] },
-      { channels: ["trades", "bars", "signals"], symbols: ["*"] },
+      { channels: ["trades", "bars", "signals", "anomalies"], symbols: ["*"] },
     ];
-    if (symbol) wanted.push({ channels: ["quotes", "features"], symbols: [symbol] });
+    if (symbol) {
+      const channels = ["quotes", "features", "provisional", "stats", "rollups"] as const;
+      wanted.push({ channels, symbols: [symbol] });
+    }
     stream.subscribe(wanted);
   }, [stream, symbol]);
 }
 
 /** History of a symbol's bars, oldest first; 1-minute bars go into the store as well. */
-export function useBarHistory(symbol: string, window: BarWindow) {
+export function useBarHistory(symbol: string, window: BarWindow, deep: boolean) {
   const { store } = useMarket();
   return useQuery({
-    queryKey: ["bars", symbol, window],
+    queryKey: ["bars", symbol, window, deep],
     queryFn: async ({ signal }) => {
-      const bars = await getBars(symbol, window, HISTORY, signal);
+      const bars = await getBars(symbol, window, deep ? DEEP_HISTORY : HISTORY, signal);
       if (window === "1m") store.addBars(symbol, bars);
       return bars;
     },
+    // While older bars are loaded, those that are there stay.
+    placeholderData: (before, query) =>
+      query?.queryKey[1] === symbol && query.queryKey[2] === window ? before : undefined,
     // The store is kept up by the stream; a symbol that is chosen again is read again.
     staleTime: 0,
     gcTime: 60_000,
+    refetchInterval: window === "1d" ? DAY_POLL_MS : false,
     meta: { failure: `The bars of ${symbol} could not be loaded` },
   });
+}
+
+/** Loads the indicators of a symbol's minute bars into the store. */
+export function useIndicatorHistory(symbol: string): void {
+  const { store } = useMarket();
+  useQuery({
+    queryKey: ["indicators", symbol],
+    queryFn: async ({ signal }) => {
+      const rows = await getIndicators(symbol, HISTORY, signal);
+      store.addIndicators(symbol, rows);
+      return rows.length;
+    },
+    gcTime: 60_000,
+    meta: { failure: `The indicators of ${symbol} could not be loaded` },
+  });
+}
+
+/** Loads the newest statistics of a symbol into the store. */
+export function useStatsHistory(symbol: string) {
+  const { store } = useMarket();
+  return useQuery({
+    queryKey: ["stats", symbol],
+    queryFn: async ({ signal }) => {
+      const stats = await getStats(symbol, signal);
+      if (stats) store.setStats(symbol, stats);
+      return stats !== null;
+    },
+    gcTime: 60_000,
+    meta: { failure: `The statistics of ${symbol} could not be loaded` },
+  });
+}
+
+/** What was unusual, of all symbols, newest first; null until it is known. */
+export function useAnomalies(): readonly Anomaly[] | null {
+  const { store } = useMarket();
+  const { isPending } = useQuery({
+    queryKey: ["anomalies"],
+    queryFn: async ({ signal }) => {
+      const found = await getAnomalies(ANOMALIES, signal);
+      store.addAnomalies(found);
+      return found.length;
+    },
+    meta: { failure: "The anomalies could not be loaded" },
+  });
+  const on = useCallback((listener: () => void) => store.on("$anomalies", listener), [store]);
+  const found = useSyncExternalStore(on, store.anomalies, () => NO_ANOMALIES);
+  return isPending && found.length === 0 ? null : found;
+}
+
+/** Declared interruptions of all symbols; read again when the ledger counts another. */
+export function useGaps(): readonly GapRow[] {
+  const declared = useSystem()?.ledger?.gaps ?? 0;
+  const { data } = useQuery({
+    queryKey: ["gaps", declared],
+    queryFn: ({ signal }) => getGaps(GAPS, signal),
+    placeholderData: (before) => before,
+    gcTime: 0,
+    meta: { failure: "The gaps could not be loaded" },
+  });
+  return data ?? NO_GAPS;
+}
+
+/** Grows when the market's time went back, and what was known is of another run. */
+export function useRun(): number {
+  const { store } = useMarket();
+  const on = useCallback((listener: () => void) => store.on("$run", listener), [store]);
+  return useSyncExternalStore(on, store.run, () => 0);
 }
 
 /** Loads the minute bars of every symbol, two at a time, for sparklines and session changes. */

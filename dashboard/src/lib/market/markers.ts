@@ -1,5 +1,5 @@
-import type { SignalAnswer } from "@/lib/api/types";
-import { bucketStart } from "./bars";
+import type { BarWindow, SignalAnswer } from "@/lib/api/types";
+import { windowStart } from "./windows";
 
 export interface Marker {
   time: number;
@@ -21,13 +21,13 @@ function moves({ action, position_fraction }: SignalAnswer): boolean {
  * Markers of signals (any order), one per window, ascending: of a window the last signal that
  * moves the account, else the last. HOLD and refusals leave none.
  */
-export function markersOf(signals: Iterable<SignalAnswer>, windowS: number): Marker[] {
+export function markersOf(signals: Iterable<SignalAnswer>, window: BarWindow): Marker[] {
   const byTime = new Map<number, { at: number; signal: SignalAnswer }>();
   for (const signal of signals) {
     if (signal.action === "HOLD" || !signal.event_time) continue;
     const at = Date.parse(signal.event_time) / 1000;
     if (!Number.isFinite(at)) continue;
-    const time = bucketStart(at, windowS);
+    const time = windowStart(at, window);
     const there = byTime.get(time);
     const more = there ? Number(moves(signal)) - Number(moves(there.signal)) : 0;
     if (!there || more > 0 || (more === 0 && at >= there.at)) byTime.set(time, { at, signal });

@@ -31,7 +31,7 @@ describe("markersOf", () => {
         signal(4, "SELL", 0),
         signal(5, "SELL", 0),
       ],
-      60,
+      "1m",
     );
     expect(marks.map((m) => [m.time, m.side, m.moves])).toEqual([
       [0, "BUY", true],
@@ -43,13 +43,13 @@ describe("markersOf", () => {
   });
 
   test("a wider window shows its last move, else its last signal", () => {
-    expect(markersOf([signal(4, "SELL"), signal(1, "BUY")], 300)).toMatchObject([
+    expect(markersOf([signal(4, "SELL"), signal(1, "BUY")], "5m")).toMatchObject([
       { time: 0, side: "BUY", moves: true },
     ]);
-    expect(markersOf([signal(4, "SELL", 1), signal(1, "BUY")], 300)).toMatchObject([
+    expect(markersOf([signal(4, "SELL", 1), signal(1, "BUY")], "5m")).toMatchObject([
       { time: 0, side: "SELL", moves: true },
     ]);
-    expect(markersOf([signal(1, "SELL"), signal(4, "BUY", 1)], 300)).toMatchObject([
+    expect(markersOf([signal(1, "SELL"), signal(4, "BUY", 1)], "5m")).toMatchObject([
       { time: 0, side: "BUY", moves: false },
     ]);
   });

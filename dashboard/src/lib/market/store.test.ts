@@ -122,7 +122,16 @@ describe("chart feed", () => {
     const { store } = make();
     for (const s of [120, 180, 240, 300]) store.apply(bar(s, 12, false));
     const t = T0 / 1000;
-    const old = { time: t, open: 1, high: 2, low: 1, close: 2, volume: 1, forming: false };
+    const old = {
+      time: t,
+      open: 1,
+      high: 2,
+      low: 1,
+      close: 2,
+      volume: 1,
+      vwap: null,
+      forming: false,
+    };
     expect(chartCandles(store, "SPY", "1m", [old]).map((c) => c.time - t)).toEqual([
       0, 120, 180, 240, 300,
     ]);

@@ -1,19 +1,26 @@
 import type { StreamStatus } from "@/lib/api/stream";
 import type {
+  Anomaly,
   ApiBar,
+  BarWindow,
   FeaturesData,
+  IndicatorRow,
   Ledger,
+  ProvisionalData,
   QuoteData,
   SignalAnswer,
+  StatsData,
   StreamUpdate,
   SystemData,
   TradeData,
 } from "@/lib/api/types";
-import { BarBook, type Candle, candleOf } from "./bars";
+import { AnomalyBook } from "./anomalies";
+import { BarBook, type Candle, candleOf, MINUTES_KEPT } from "./bars";
 import { ClockModel } from "./clock";
 import { LatencyWindow } from "./latency";
 import { SignalBook } from "./markers";
 import { sessionOpen } from "./session";
+import { TimeMap } from "./timeMap";
 
 /** What the screen shows of one symbol; replaced, never changed. */
 export interface SymbolView {
@@ -24,6 +31,9 @@ export interface SymbolView {
   trade: (TradeData & { event_time: string | null }) | null;
   quote: QuoteData | null;
   features: FeaturesData | null;
+  /** Features of the bar that still forms; null once it has closed. */
+  forming: ProvisionalData | null;
+  stats: StatsData | null;
   signal: SignalAnswer | null;
 }
 
@@ -31,12 +41,19 @@ interface Entry {
   view: SymbolView;
   bars: BarBook;
   signals: SignalBook;
+  /** Indicators at closed minute bars. */
+  indicators: TimeMap<IndicatorRow>;
+  /** Bars of longer windows that the platform closed. */
+  rolled: Map<BarWindow, TimeMap<Candle>>;
   tradeAt: number;
 }
 
 export type CandleListener = (candles: readonly Candle[]) => void;
 
 const SPARK_POINTS = 60;
+const ROLLED_KEPT = 300;
+/** A market clock that falls back further than this is another run of the market. */
+const BACKWARDS_MS = 60_000;
 
 /**
  * Everything that ticks, outside React. Updates change it at once; listeners hear of it together,
@@ -50,6 +67,8 @@ export class MarketStore {
   private streamView: StreamStatus = { state: "connecting", reconnects: 0 };
   private listeners = new Map<string, Set<() => void>>();
   private candleListeners = new Map<string, Set<CandleListener>>();
+  private found = new AnomalyBook();
+  private runs = 0;
   private dirty = new Set<string>();
   private dirtyCandles = new Map<string, Map<number, Candle>>();
 
@@ -63,8 +82,21 @@ export class MarketStore {
   stream = (): StreamStatus => this.streamView;
   bars = (symbol: string): BarBook => this.of(symbol).bars;
   signals = (symbol: string): SignalBook => this.of(symbol).signals;
+  indicators = (symbol: string): ReadonlyMap<number, IndicatorRow> =>
+    this.of(symbol).indicators.all;
+  anomalies = (): readonly Anomaly[] => this.found.all;
+  /** How often the market's time went back: what was loaded before belongs to another run. */
+  run = (): number => this.runs;
 
-  /** Hears of changes under a key: a symbol, `$system`, `$stream`, or `signals:SYMBOL`. */
+  /** Closed bars of a longer window, as the platform published them. */
+  rolled(symbol: string, window: BarWindow): Iterable<Candle> {
+    return this.of(symbol).rolled.get(window)?.all.values() ?? [];
+  }
+
+  /**
+   * Hears of changes under a key: a symbol, `$system`, `$stream`, `$anomalies`, `$run`,
+   * `signals:SYMBOL`, `indicators:SYMBOL` or `rolled:SYMBOL`.
+   */
   on(key: string, listener: () => void): () => void {
     return register(this.listeners, key, listener);
   }
@@ -78,19 +110,51 @@ export class MarketStore {
     if (update.channel === "system") this.applySystem(update.data);
     if (update.channel === "system" || !update.symbol) return;
     const entry = this.of(update.symbol);
-    if (update.channel === "trades") this.applyTrade(entry, update.data, update.event_time);
-    if (update.channel === "quotes") this.patch(entry, { quote: update.data });
-    if (update.channel === "features") this.patch(entry, { features: update.data });
-    if (update.channel === "signals") this.addSignals(update.symbol, [update.data]);
-    if (update.channel === "bars" && (update.data.window ?? "1m") === "1m") {
-      const time = update.data.event_time ?? update.event_time;
-      if (time) this.addBars(update.symbol, [{ ...update.data, event_time: time }]);
-    }
+    this.applyTo(entry, update);
     if (!snapshot && (update.channel === "trades" || update.channel === "quotes")) {
       const now = this.wallMs();
       if (update.data.received_at)
         this.latency.push(now - Date.parse(update.data.received_at), now);
     }
+  }
+
+  private applyTo(entry: Entry, update: StreamUpdate): void {
+    const time = update.event_time;
+    const { symbol } = entry.view;
+    switch (update.channel) {
+      case "trades":
+        this.applyTrade(entry, update.data, time);
+        break;
+      case "quotes":
+        this.patch(entry, { quote: update.data });
+        break;
+      case "features":
+        this.patch(entry, { features: update.data, forming: null });
+        if (update.data.indicators && time)
+          this.addIndicators(symbol, [{ ...update.data.indicators, event_time: time }]);
+        break;
+      case "provisional":
+        this.patch(entry, { forming: update.data });
+        break;
+      case "signals":
+        this.addSignals(symbol, [update.data]);
+        break;
+      case "stats":
+        this.patch(entry, { stats: update.data });
+        break;
+      case "anomalies":
+        if (time) this.addAnomalies([{ ...update.data, symbol, event_time: time }]);
+        break;
+      case "rollups":
+        this.addRolled(entry, update.data);
+        break;
+      case "bars":
+        this.applyBar(symbol, update.data, update.data.event_time ?? time);
+    }
+  }
+
+  private applyBar(symbol: string, bar: ApiBar, time: string | null): void {
+    if ((bar.window ?? "1m") === "1m" && time) this.addBars(symbol, [{ ...bar, event_time: time }]);
   }
 
   /** Takes 1-minute bars, live or of history, in any order. */
@@ -124,6 +188,22 @@ export class MarketStore {
     this.touch(`signals:${symbol}`);
   }
 
+  /** Takes indicators at closed minute bars, live or of history. */
+  addIndicators(symbol: string, rows: readonly IndicatorRow[]): void {
+    const { indicators } = this.of(symbol);
+    for (const row of rows) indicators.set(Date.parse(row.event_time) / 1000, row);
+    if (rows.length) this.touch(`indicators:${symbol}`);
+  }
+
+  setStats(symbol: string, stats: StatsData): void {
+    const entry = this.of(symbol);
+    if (!entry.view.stats || entry.view.stats.count < stats.count) this.patch(entry, { stats });
+  }
+
+  addAnomalies(anomalies: readonly Anomaly[]): void {
+    if (this.found.add(anomalies)) this.touch("$anomalies");
+  }
+
   setStream(status: StreamStatus): void {
     this.streamView = status;
     this.touch("$stream");
@@ -147,9 +227,36 @@ export class MarketStore {
   };
 
   private applySystem(data: SystemData): void {
-    if (data.market) this.clock.update(data.market, this.wallMs());
+    if (data.market) {
+      const before = this.clock.heard;
+      this.clock.update(data.market, this.wallMs());
+      const now = this.clock.heard;
+      if (before !== null && now !== null && now < before - BACKWARDS_MS) this.restart();
+    }
     this.systemView = { ...this.systemView, ...data };
     this.touch("$system");
+  }
+
+  /** Forgets what another run of the market said; who shows it has to load it again. */
+  private restart(): void {
+    this.runs += 1;
+    this.found = new AnomalyBook();
+    for (const [symbol, { view }] of this.symbols) {
+      this.symbols.set(symbol, fresh({ ...EMPTY, symbol: view.symbol }));
+      for (const key of [symbol, `signals:${symbol}`, `indicators:${symbol}`]) this.touch(key);
+    }
+    this.dirtyCandles.clear();
+    this.touch("$anomalies");
+    this.touch("$run");
+  }
+
+  private addRolled(entry: Entry, bar: ApiBar): void {
+    const candle = candleOf({ ...bar, forming: false });
+    if (!candle || !bar.window) return;
+    const rolled = entry.rolled.get(bar.window) ?? new TimeMap<Candle>(ROLLED_KEPT);
+    rolled.set(candle.time, candle);
+    entry.rolled.set(bar.window, rolled);
+    this.touch(`rolled:${entry.view.symbol}`);
   }
 
   private applyTrade(entry: Entry, trade: TradeData, eventTime: string | null): void {
@@ -171,8 +278,7 @@ export class MarketStore {
   private of(symbol: string): Entry {
     let entry = this.symbols.get(symbol);
     if (!entry) {
-      const view = { ...EMPTY, symbol };
-      entry = { view, bars: new BarBook(), signals: new SignalBook(), tradeAt: 0 };
+      entry = fresh({ ...EMPTY, symbol });
       this.symbols.set(symbol, entry);
     }
     return entry;
@@ -204,8 +310,21 @@ const EMPTY: Omit<SymbolView, "symbol"> = {
   trade: null,
   quote: null,
   features: null,
+  forming: null,
+  stats: null,
   signal: null,
 };
+
+function fresh(view: SymbolView): Entry {
+  return {
+    view,
+    bars: new BarBook(),
+    signals: new SignalBook(),
+    indicators: new TimeMap(MINUTES_KEPT),
+    rolled: new Map(),
+    tradeAt: 0,
+  };
+}
 
 function register<L>(map: Map<string, Set<L>>, key: string, listener: L): () => void {
   const set = map.get(key) ?? new Set<L>();

@@ -1,0 +1,20 @@
+export type DockTab = "anomalies" | "ledger" | "health";
+
+/** How the viewer left the panel of events. */
+export interface DockPrefs {
+  open: boolean;
+  tab: DockTab;
+  /** Whether only the chosen symbol's anomalies are listed. */
+  onlySymbol: boolean;
+}
+
+const TABS: readonly DockTab[] = ["anomalies", "ledger", "health"];
+
+export function readDockPrefs(value: unknown): DockPrefs {
+  const { open, tab, onlySymbol } = (value ?? {}) as Partial<Record<keyof DockPrefs, unknown>>;
+  return {
+    open: open !== false,
+    tab: TABS.find((known) => known === tab) ?? "anomalies",
+    onlySymbol: onlySymbol === true,
+  };
+}

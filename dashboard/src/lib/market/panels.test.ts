@@ -1,0 +1,160 @@
+import { describe, expect, test } from "vitest";
+import { readDockPrefs } from "@/components/dock/prefs";
+import type { Ledger, StreamUpdate } from "@/lib/api/types";
+import { worst } from "./anomalies";
+import { DEFAULT_PREFS, readPrefs, toggled } from "./chartPrefs";
+import { changedCandles, chartCandles } from "./feed";
+import { gapsOf, inGap } from "./gaps";
+import { alarmsOf, healthOf } from "./health";
+import { rangesOf } from "./ranges";
+import { balanceOf, stagesOf } from "./stages";
+import { MarketStore } from "./store";
+import { narrowestWindow } from "./windows";
+
+const LEDGER = {
+  received: 10,
+  stored: 6,
+  quarantined: 1,
+  in_flight: 3,
+  imbalance: 0,
+  lost: 0,
+} as Ledger;
+
+describe("ledger by stage", () => {
+  test("the parts add up to what was received", () => {
+    expect(balanceOf(LEDGER)).toMatchObject({ received: 10, balanced: true });
+    expect(balanceOf({ ...LEDGER, stored: 12, in_flight: 0, imbalance: -3 })?.balanced).toBe(false);
+    expect(balanceOf({ ...LEDGER, stored: null })).toBeNull();
+  });
+
+  test("a stage shows the numbers that it tells, and a silent one none", () => {
+    const stages = { producer: { received: 10, acked: 9, state: "streaming" }, archive: null };
+    const [producer, archive, signals] = stagesOf({ ...LEDGER, stages });
+    expect(producer?.rows?.map(({ label, value }) => [label, value])).toEqual([
+      ["Received", 10],
+      ["On the stream", 9],
+    ]);
+    expect([archive?.rows, signals?.rows]).toEqual([null, null]);
+  });
+});
+
+describe("health", () => {
+  test("a part that says nothing is bad, one that begins is coming", () => {
+    const parts = healthOf({
+      producer: { state: "backing_off", error: "refused" },
+      streaming: { state: null },
+      feed: { streams: { "market-data": "streaming", "market-signals": "connecting" } },
+    });
+    expect(parts.map(({ state, level, detail }) => [state, level, detail])).toEqual([
+      ["backing off", "bad", "refused"],
+      ["no answer", "bad", null],
+      ["streaming", "good", null],
+      ["connecting", "coming", null],
+    ]);
+  });
+
+  test("alarms of all stages are listed, the oldest first, and what is none is passed over", () => {
+    const alarm = (name: string, since_wall_ns: number) => ({
+      alarm: name,
+      detail: "",
+      since_wall_ns,
+    });
+    const stages = {
+      producer: { alarms: [alarm("spilling", 2), "?"] },
+      archive: { alarms: [alarm("slow", 1)] },
+      signals: {},
+    };
+    const found = alarmsOf({ ledger: { ...LEDGER, stages } });
+    expect(found.map(({ alarm: name }) => name)).toEqual(["slow", "spilling"]);
+    expect(alarmsOf({})).toEqual([]);
+  });
+});
+
+describe("gaps", () => {
+  test("those of the symbol are kept, oldest first; one without a start begins at its end", () => {
+    const row = { symbol: "SPY", from_ns: 60e9, to_ns: 120e9, reason: "lost", backfilled: false };
+    const gaps = gapsOf(
+      [row, { ...row, symbol: "KO" }, { ...row, from_ns: null, to_ns: 30e9 }],
+      "SPY",
+    );
+    expect(gaps.map(({ from, to }) => [from, to])).toEqual([
+      [30, 30],
+      [60, 120],
+    ]);
+    expect(inGap(gaps, 60, 120)?.from).toBe(60);
+    expect(inGap(gaps, 121, 180)).toBeUndefined();
+  });
+});
+
+test("price ranges have no holes, and neighbours are put together where there are many", () => {
+  const ranges = rangesOf({ base: 100, width_bps: 10, counts: { "-1": 2, "1": 3 } });
+  expect(ranges.map(({ trades }) => trades)).toEqual([2, 0, 3]);
+  expect(ranges[0]?.low).toBeCloseTo(99.9);
+  const many = rangesOf({ base: 100, width_bps: 10, counts: { "-50": 1, "50": 2 } }, 40);
+  expect(many.length).toBeLessThanOrEqual(40);
+  expect(many.reduce((sum, { trades }) => sum + trades, 0)).toBe(3);
+  expect(rangesOf({ base: null, width_bps: 10, counts: {} })).toEqual([]);
+});
+
+test("of several anomalies of a bar the worst is drawn", () => {
+  const said = (severity: string) => ({ severity }) as never;
+  expect(worst([said("info"), said("critical"), said("warning")])).toEqual(said("critical"));
+  expect(worst([])).toBeUndefined();
+});
+
+describe("what a browser remembers", () => {
+  test("is read with care: what is unknown is left out, what is missing is the default", () => {
+    expect(readPrefs(undefined)).toEqual(DEFAULT_PREFS);
+    expect(readPrefs({ window: "2m", studies: ["rsi", "?", 3] })).toEqual({
+      window: "1m",
+      studies: ["rsi"],
+    });
+    expect(readDockPrefs({ tab: "?", open: false, onlySymbol: 1 })).toEqual({
+      tab: "anomalies",
+      open: false,
+      onlySymbol: false,
+    });
+  });
+
+  test("a study that is switched twice is as before, in the order of the menu", () => {
+    expect(toggled(["rsi"], "vwap")).toEqual(["vwap", "rsi"]);
+    expect(toggled(toggled(["rsi"], "vwap"), "vwap")).toEqual(["rsi"]);
+  });
+});
+
+test("a moment is shown in the window wished for, or the narrowest that reaches it", () => {
+  expect(narrowestWindow(60, 100, "5m")).toBe("5m");
+  expect(narrowestWindow(100 * 60 + 1, 100, "1m")).toBe("5m");
+  expect(narrowestWindow(1e12, 100, "1m")).toBe("1d");
+});
+
+describe("bars of longer windows", () => {
+  const T0 = Date.parse("2026-11-20T14:30:00Z") / 1000;
+  const at = (s: number) => new Date((T0 + s) * 1000).toISOString();
+  const prices = { open: 5, high: 9, low: 1, close: 5, volume: 7 };
+
+  function bar(s: number, channel: "bars" | "rollups", extra = {}): StreamUpdate {
+    const data = { event_time: at(s), ...prices, ...extra };
+    return { channel, symbol: "SPY", seq: s, event_time: at(s), data };
+  }
+
+  test("a bar that the platform closed stands in place of our own", () => {
+    const store = new MarketStore((flush) => flush());
+    for (const s of [0, 60, 120, 180, 240]) store.apply(bar(s, "bars"));
+    expect(chartCandles(store, "SPY", "5m", [])).toMatchObject([{ time: T0, volume: 35 }]);
+    store.apply(bar(0, "rollups", { window: "5m", volume: 36 }));
+    expect(chartCandles(store, "SPY", "5m", [])).toMatchObject([{ time: T0, volume: 36 }]);
+  });
+
+  test("a day of which not all minutes are known is moved on from what the history says", () => {
+    const store = new MarketStore((flush) => flush());
+    store.apply(bar(0, "bars", { high: 20, close: 19 }));
+    const start = Date.parse("2026-11-20T05:00:00Z") / 1000;
+    const day = { time: start, ...prices, volume: 900, vwap: null, forming: true };
+    const minutes = store.bars("SPY").all;
+    const [moved] = changedCandles(store, "SPY", "1d", minutes, () => day);
+    expect(moved).toMatchObject({ time: start, high: 20, close: 19, volume: 900, forming: true });
+    const [kept] = changedCandles(store, "SPY", "1d", minutes, () => ({ ...day, forming: false }));
+    expect(kept).toMatchObject({ high: 9, close: 5 });
+  });
+});
