@@ -14,6 +14,7 @@ from cluster.settings import Settings
 from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, parse_time_ns
+from pipelines.features.spec import spec_named, spec_of
 from pipelines.history import RestHistory
 from rl.registry import ModelRef, Registry
 
@@ -57,11 +58,14 @@ def market_now_ns(settings: Settings) -> int:
 def ensure_model(settings: Settings, *, console: Console) -> None:
     """Make sure that something can decide: the rules always, a trained policy when there is none.
 
-    A replay has no past to learn from, so it is served by what the registry has.
+    None of the features that are served, that is: others are refused. A replay has no past to
+    learn from, so it is served by what the registry has.
     """
-    store = registry(settings)
-    store.ensure_rules()
-    if store.promoted() is None and settings.replay is None:
+    store, spec = registry(settings), spec_named(settings.features)
+    store.ensure_rules(spec)
+    promoted = store.promoted()
+    usable = promoted is not None and store.manifest(promoted).fingerprint == spec.fingerprint
+    if not usable and settings.replay is None:
         train_model(settings, console=console, connect=False)
 
 
@@ -90,7 +94,11 @@ def _train(settings: Settings, *, console: Console, promote: bool) -> None:
     bars = history(settings).bars_many(
         settings.symbols, before_ns=market_now_ns(settings), limit=settings.train_bars
     )
-    market = episodes.from_bars(bars, assumed_spread_bps=settings.assumed_spread_bps)
+    market = episodes.from_bars(
+        bars,
+        assumed_spread_bps=settings.assumed_spread_bps,
+        spec=spec_named(settings.features),
+    )
     config = TrainConfig(
         algorithm=settings.train_algorithm, budget_s=settings.train_budget_s, seed=settings.seed
     )
@@ -169,10 +177,13 @@ def evaluate_model(settings: Settings, *, model: str | None, console: Console) -
     if ref is None:
         raise ConfigError("no model is promoted; name one, for example rules-1:1")
     manifest, onnx = store.load(ref)
+    spec = spec_of(manifest.fingerprint)
+    if spec is None:
+        raise ConfigError(f"{ref} was made for features {manifest.fingerprint}, unknown here")
     bars = history(settings).bars_many(
         settings.symbols, before_ns=market_now_ns(settings), limit=settings.train_bars
     )
-    market = episodes.from_bars(bars, assumed_spread_bps=settings.assumed_spread_bps)
+    market = episodes.from_bars(bars, assumed_spread_bps=settings.assumed_spread_bps, spec=spec)
     learnt_to = manifest.training.get("train", {}).get("last")
     if learnt_to is not None:
         purged_ns = parse_time_ns(learnt_to) + episodes.PURGE_BARS * MINUTE_NS

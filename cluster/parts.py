@@ -20,6 +20,7 @@ from cluster.settings import Settings
 from pipelines.errors import ConfigError
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.recorded import RecordedMarket
+from pipelines.features.spec import spec_named
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.anomalies import AnomalyConfig
@@ -136,6 +137,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         policy_url=f"{settings.gateway_url}/v1/signals/batch",
         policy_deadline_s=settings.policy_deadline_s,
         assumed_spread_bps=settings.assumed_spread_bps,
+        features=spec_named(settings.features),
         lateness_s=settings.watermark_s,
         provisional_every_s=settings.provisional_every_s,
         anomalies=AnomalyConfig(
@@ -182,6 +184,7 @@ def serve_config(settings: Settings) -> ServeConfig:
         feed=feed_config(settings),
         registry_uri=settings.uri("registry"),
         registry_options=settings.store_options(),
+        features=spec_named(settings.features),
         host=settings.host,
         port=settings.gateway_port,
         fallback_port=settings.serve_port,

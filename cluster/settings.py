@@ -206,6 +206,9 @@ class Settings(BaseSettings):
     signals_trigger_s: float = Field(0.5, gt=0, description="Interval of the signals query.")
     policy_deadline_s: float = Field(1.0, gt=0, description="Longest wait for the policy.")
     assumed_spread_bps: float = Field(2.0, ge=0, description="Spread where there are no quotes.")
+    features: Literal["intraday", "intraday-extended"] = Field(
+        "intraday", description="What is computed of each bar, learnt from and decided on."
+    )
     watermark_s: float = Field(
         30.0, ge=0, description="Market seconds that a longer window waits for its last bar."
     )

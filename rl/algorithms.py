@@ -32,7 +32,7 @@ def build(
     Args:
         config: How to train.
         market: What to train on.
-        mean: Of the 13 inputs, shape ``(13,)``; baked into the network.
+        mean: Of the inputs, shape ``(n_inputs,)``; baked into the network.
         std: Likewise.
     """
     reference = ray.put(market)

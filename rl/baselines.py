@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipelines.features.spec import FEATURE_SPEC
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from rl.account import ACCOUNT_INPUTS, N_ACTIONS, Action
 from rl.graphs import INPUT, GraphBuilder
 from rl.policy import Actions, Observations, Policy
@@ -56,24 +56,27 @@ def rules(observations: Observations) -> Actions:
     return np.select([buy, sell], [Action.BUY, Action.SELL], Action.HOLD).astype(np.int64)
 
 
-def rules_model() -> tuple[Manifest, bytes]:
-    """The rule strategy as a model: manifest and ONNX bytes, not registered yet."""
+def rules_model(spec: FeatureSpec = FEATURE_SPEC) -> tuple[Manifest, bytes]:
+    """The rule strategy as a model of some features: manifest and ONNX bytes, not registered yet.
+
+    It looks at those that every specification begins with.
+    """
     manifest = Manifest(
         id=RULES_ID,
         kind="rules",
-        fingerprint=FEATURE_SPEC.fingerprint,
-        feature_names=tuple(FEATURE_SPEC.names),
-        inputs=(*FEATURE_SPEC.names, *ACCOUNT_INPUTS),
+        fingerprint=spec.fingerprint,
+        feature_names=spec.names,
+        inputs=(*spec.names, *ACCOUNT_INPUTS),
         training={
             "trend_entry": TREND_ENTRY,
             "rsi_buy_below": RSI_BUY_BELOW,
             "rsi_sell_above": RSI_SELL_ABOVE,
         },
     )
-    return manifest, _rules_graph()
+    return manifest, _rules_graph(len(manifest.inputs))
 
 
-def _rules_graph() -> bytes:
+def _rules_graph(n_inputs: int) -> bytes:
     build = GraphBuilder()
 
     def column(name: str) -> str:
@@ -100,4 +103,4 @@ def _rules_graph() -> bytes:
     ]
     build.node("Concat", none, *scores, axis=1, output="logits")
     build.node("Squeeze", none, build.constant([1], np.int64), output="value")
-    return build.finish(RULES_ID, ["logits", "value"])
+    return build.finish(RULES_ID, ["logits", "value"], n_inputs=n_inputs)

@@ -10,14 +10,12 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from rl.account import N_ACTIONS, Account, Action, Costs, advance
+from rl.account import ACCOUNT_INPUTS, N_ACTIONS, Account, Action, Costs, advance
 from rl.episodes import Market
-from rl.registry import OBSERVATION_SIZE
 from rl.rewards import log_equity_return
 
 Observation = NDArray[np.float32]
 
-N_FEATURES = OBSERVATION_SIZE - 2
 LIMIT = 1e6
 """Bound of the market inputs in the observation space; far outside what they reach."""
 
@@ -43,11 +41,12 @@ class EnvConfig:
             raise ValueError(f"impossible environment: {self}")
 
 
-def observation_space() -> gym.spaces.Box:
-    """The space of one observation, shape ``(13,)``."""
-    low = np.full(OBSERVATION_SIZE, -LIMIT, dtype=np.float32)
-    high = np.full(OBSERVATION_SIZE, LIMIT, dtype=np.float32)
-    low[N_FEATURES:], high[N_FEATURES:] = 0.0, 1.0
+def observation_space(n_features: int) -> gym.spaces.Box:
+    """The space of one observation, shape ``(n_features + 2,)``: the market's, the account's."""
+    size = n_features + len(ACCOUNT_INPUTS)
+    low = np.full(size, -LIMIT, dtype=np.float32)
+    high = np.full(size, LIMIT, dtype=np.float32)
+    low[n_features:], high[n_features:] = 0.0, 1.0
     return gym.spaces.Box(low, high, dtype=np.float32)
 
 
@@ -55,9 +54,10 @@ class TradingEnv(gym.Env[Observation, np.int64]):
     """Decide on each closed minute bar of one symbol; the decision fills at the next bar's open.
 
     ### Observation
-    ``Box(13,) float32``: FeatureSpec 1 on the bars up to the one just closed (formulas beside
-    :mod:`pipelines.features.spec`), and the account at its close. Raw, not normalised: what a
-    policy does to its inputs belongs to the policy.
+    ``Box(n + 2,) float32``: the ``n`` features of the market's specification on the bars up to the
+    one just closed (formulas beside :mod:`pipelines.features.spec`), and the account at its close.
+    Raw, not normalised: what a policy does to its inputs belongs to the policy. ``intraday`` has
+    ``n = 11``; ``intraday-extended`` has 22, the same first eleven, then those of its table.
 
     | index | name | meaning | unit | range |
     |---|---|---|---|---|
@@ -72,8 +72,8 @@ class TradingEnv(gym.Env[Observation, np.int64]):
     | 8 | sma_ratio_15 | close over its mean of 15 bars, less 1 | 1 | > -1 |
     | 9 | sma_ratio_60 | close over its mean of 60 bars, less 1 | 1 | > -1 |
     | 10 | spread_bps | time-weighted quoted spread of the bar | bps | ≥ 0 |
-    | 11 | position_fraction | part of the equity in shares | 1 | 0 to 1 |
-    | 12 | cash_fraction | part of the equity in cash | 1 | 0 to 1, the rest |
+    | n | position_fraction | part of the equity in shares | 1 | 0 to 1 |
+    | n + 1 | cash_fraction | part of the equity in cash | 1 | 0 to 1, the rest |
 
     ### Actions
     ``Discrete(3)``: 0 HOLD keeps all, 1 BUY puts all cash into the symbol, 2 SELL sells all
@@ -105,7 +105,7 @@ class TradingEnv(gym.Env[Observation, np.int64]):
 
     def __init__(self, market: Market, *, config: EnvConfig | None = None) -> None:
         self.config = config or EnvConfig()
-        self.observation_space = observation_space()
+        self.observation_space = observation_space(market.features.shape[1])
         self.action_space = gym.spaces.Discrete(N_ACTIONS)
         self._market = market
         self._starts = market.starts(self.config.episode_bars)
@@ -144,11 +144,8 @@ class TradingEnv(gym.Env[Observation, np.int64]):
         return self._observation(), reward, ruined, ended, self._info(fill)
 
     def _observation(self) -> Observation:
-        out = np.empty(OBSERVATION_SIZE, dtype=np.float32)
-        out[:N_FEATURES] = self._market.features[self._row]
-        out[N_FEATURES] = self._account.position_fraction
-        out[N_FEATURES + 1] = self._account.cash_fraction
-        return out
+        account = (self._account.position_fraction, self._account.cash_fraction)
+        return np.append(self._market.features[self._row], account).astype(np.float32)
 
     def _info(self, fill: Any) -> dict[str, Any]:
         return {"row": self._row, "equity_usd": self._account.equity_usd, "fill": fill}

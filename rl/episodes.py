@@ -18,13 +18,13 @@ from pipelines.errors import RaytapeError
 from pipelines.events import format_time_ns, parse_time_ns
 from pipelines.features import builder
 from pipelines.features.builder import ASSUMED_SPREAD_BPS
-from pipelines.features.spec import FEATURE_SPEC
+from pipelines.features.spec import FEATURE_SPEC, SPECS, FeatureSpec
 from pipelines.lake.query import LakeQuery
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-PURGE_BARS = FEATURE_SPEC.warm_bars
+PURGE_BARS = max(spec.warm_bars for spec in SPECS.values())
 """Rows dropped between training and validation: the longest plain window of the features."""
 
 
@@ -74,10 +74,12 @@ class Market:
         symbols: Names, in the order of their rows.
         bounds: Row at which each symbol begins, and ``n``; shape ``(n_symbols + 1,)``.
         time_ns: Start of each bar, shape ``(n,)``.
-        features: The 11 features, shape ``(n, 11)``; NaN where not warm.
+        features: The features of its specification, shape ``(n, n_features)``; NaN where not
+            warm.
         open: USD, shape ``(n,)``.
         close: USD, shape ``(n,)``.
         spread_bps: Shape ``(n,)``.
+        spec: Which features.
     """
 
     symbols: tuple[str, ...]
@@ -87,6 +89,7 @@ class Market:
     open: Floats
     close: Floats
     spread_bps: Floats
+    spec: FeatureSpec = FEATURE_SPEC
 
     def __len__(self) -> int:
         return len(self.time_ns)
@@ -183,8 +186,8 @@ class Market:
         return train, self.where(self.time_ns >= times[resume])
 
 
-def market_of(bars: Sequence[Bars]) -> Market:
-    """The market of several symbols' bars.
+def market_of(bars: Sequence[Bars], *, spec: FeatureSpec = FEATURE_SPEC) -> Market:
+    """The market of several symbols' bars, with the features of a specification.
 
     Raises:
         NotEnoughData: No bars at all.
@@ -196,15 +199,16 @@ def market_of(bars: Sequence[Bars]) -> Market:
         symbols=tuple(b.symbol for b in bars),
         bounds=np.concatenate([[0], np.cumsum([len(b.time_ns) for b in bars])]).astype(np.int64),
         time_ns=np.concatenate([b.time_ns for b in bars]),
-        features=np.concatenate([features_of(b) for b in bars]),
+        features=np.concatenate([features_of(b, spec=spec) for b in bars]),
         open=np.concatenate([b.open for b in bars]),
         close=np.concatenate([b.close for b in bars]),
         spread_bps=np.concatenate([b.spread_bps for b in bars]),
+        spec=spec,
     )
 
 
-def features_of(bars: Bars) -> Floats:
-    """The 11 features of each bar, shape ``(n, 11)``; NaN where not warm."""
+def features_of(bars: Bars, *, spec: FeatureSpec = FEATURE_SPEC) -> Floats:
+    """The features of each bar, shape ``(n, n_features)``; NaN where not warm."""
     values: Floats = builder.batch(
         open=bars.open,
         high=bars.high,
@@ -212,6 +216,8 @@ def features_of(bars: Bars) -> Floats:
         close=bars.close,
         volume=bars.volume,
         spread_bps=bars.spread_bps,
+        start_ns=bars.time_ns,
+        spec=spec,
     )
     return values
 
@@ -220,6 +226,7 @@ def from_bars(
     history: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     assumed_spread_bps: float = ASSUMED_SPREAD_BPS,
+    spec: FeatureSpec = FEATURE_SPEC,
 ) -> Market:
     """The market of Alpaca's REST bars: symbol → bars with ``t o h l c v``.
 
@@ -228,13 +235,15 @@ def from_bars(
     Args:
         history: The bars.
         assumed_spread_bps: These bars have no quotes; what is assumed instead.
+        spec: Which features.
 
     Raises:
         NotEnoughData: No bars at all.
         ValueError: A bar has an impossible price or time.
     """
     return market_of(
-        [_bars_of(s, rows, lambda _: assumed_spread_bps) for s, rows in history.items()]
+        [_bars_of(s, rows, lambda _: assumed_spread_bps) for s, rows in history.items()],
+        spec=spec,
     )
 
 
@@ -244,6 +253,7 @@ def from_lake(
     *,
     limit: int,
     assumed_spread_bps: float = ASSUMED_SPREAD_BPS,
+    spec: FeatureSpec = FEATURE_SPEC,
 ) -> Market:
     """The market of the lake: the closed bars that the signals query stored, with their spreads.
 
@@ -253,6 +263,7 @@ def from_lake(
         symbols: Which symbols.
         limit: At most so many bars of each, the newest.
         assumed_spread_bps: Where a bar has no measured spread.
+        spec: Which features; they are made anew of the bars, whatever was computed then.
 
     Raises:
         NotEnoughData: No bars at all.
@@ -266,7 +277,7 @@ def from_lake(
             return assumed_spread_bps if row["s"] is None else float(row["s"])
 
         market.append(_bars_of(symbol, rows, spread))
-    return market_of(market)
+    return market_of(market, spec=spec)
 
 
 _LAKE_BARS = """

@@ -33,10 +33,9 @@ from numpy.typing import NDArray
 
 from rl.account import N_ACTIONS, START_CASH_USD, Accounts, Action, Costs, advance_many
 from rl.baselines import buy_and_hold, flat, random_policy, rules
-from rl.env import N_FEATURES
 from rl.episodes import Market, NotEnoughData
 from rl.policy import OnnxPolicy, Policy
-from rl.registry import OBSERVATION_SIZE, Manifest
+from rl.registry import Manifest
 
 BARS_PER_YEAR = 252 * 390
 
@@ -89,7 +88,7 @@ def backtest(policy: Policy, market: Market, *, costs: Costs) -> Backtest:
     """Let a policy decide on every warm bar of a market.
 
     Args:
-        policy: Observations ``(n, 13)`` to actions ``(n,)``.
+        policy: Observations ``(n, n_inputs)`` to actions ``(n,)``.
         market: The bars.
         costs: Of fills.
 
@@ -129,11 +128,8 @@ def backtest(policy: Policy, market: Market, *, costs: Costs) -> Backtest:
         trades += int((filled.notional_usd > 0).sum())
         position = after.shares * market.close[row] / filled.equity_usd
         exposure += float(position.sum())
-        observations = np.empty((len(live), OBSERVATION_SIZE), dtype=np.float32)
-        observations[:, :N_FEATURES] = market.features[row]
-        observations[:, N_FEATURES] = position
-        observations[:, N_FEATURES + 1] = 1 - position
-        pending[live] = policy(observations)
+        seen = np.column_stack((market.features[row], position, 1 - position))
+        pending[live] = policy(seen.astype(np.float32))
         counts += np.bincount(pending[live], minlength=N_ACTIONS)
         curve[step] = equity.sum()
     return Backtest(

@@ -13,7 +13,6 @@ from pipelines.errors import ModelError
 from rl.graphs import network
 from rl.modules import PolicyModule, QModule, layers_of
 from rl.policy import OnnxPolicy
-from rl.registry import OBSERVATION_SIZE
 
 TOLERANCE = 1e-5
 """Largest difference of an output between PyTorch and ONNX Runtime."""
@@ -36,7 +35,7 @@ def export(module: PolicyModule | QModule, *, seed: int = 0) -> bytes:
     mean, std = normalise.mean.cpu().numpy(), normalise.std.cpu().numpy()
     onnx = network(layers, mean=mean, std=std, name="dqn" if dqn else "ppo")
     rng = np.random.default_rng(seed)
-    observations = (mean + std * rng.normal(0, 2, (256, OBSERVATION_SIZE))).astype(np.float32)
+    observations = (mean + std * rng.normal(0, 2, (256, len(mean)))).astype(np.float32)
     difference = largest_difference(module, onnx, observations)
     if not difference <= TOLERANCE:
         raise ModelError(f"the exported graph differs from the module by {difference:g}")

@@ -1,7 +1,7 @@
 """ONNX graphs, built by hand from weights: every model that is served is made here.
 
-All take ``observation`` float32 ``[N, 13]``, raw as the features are; whatever a model does to
-its inputs is inside its graph. No exporter and no training library is needed.
+All take ``observation`` float32 ``[N, n_inputs]``, raw as the features are; whatever a model does
+to its inputs is inside its graph. No exporter and no training library is needed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from rl.account import N_ACTIONS
-from rl.registry import OBSERVATION_SIZE
 
 Array = NDArray[np.float32]
 
@@ -67,12 +66,12 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
         return name
 
-    def finish(self, name: str, outputs: Sequence[str]) -> bytes:
-        """The checked model, as bytes."""
+    def finish(self, name: str, outputs: Sequence[str], *, n_inputs: int) -> bytes:
+        """The checked model, as bytes; it takes observations of ``n_inputs`` numbers."""
         graph = helper.make_graph(
             self._nodes,
             name,
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", OBSERVATION_SIZE])],
+            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", n_inputs])],
             [
                 helper.make_tensor_value_info(o, TensorProto.FLOAT, OUTPUT_SHAPES[o])
                 for o in outputs
@@ -97,8 +96,8 @@ def network(
     Args:
         heads: Layers of each output; ``tanh`` between them, none after the last. ``value`` has
             one unit and comes out with shape ``[N]``.
-        mean: Subtracted from the observation, shape ``(13,)``.
-        std: Its divisor, shape ``(13,)``.
+        mean: Subtracted from the observation, shape ``(n_inputs,)``.
+        std: Its divisor, shape ``(n_inputs,)``.
         name: Name inside the file.
     """
     build = GraphBuilder()
@@ -122,4 +121,4 @@ def network(
                 x = build.node("Tanh", x)
         if output == "value":
             build.node("Squeeze", x, build.constant([1], np.int64), output="value")
-    return build.finish(name, list(heads))
+    return build.finish(name, list(heads), n_inputs=len(mean))

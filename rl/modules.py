@@ -22,15 +22,14 @@ from torch import nn
 
 from rl.account import N_ACTIONS
 from rl.graphs import CLIP, Dense
-from rl.registry import OBSERVATION_SIZE
 
 
 class Normalise(nn.Module):
     """``clip((x - mean) / std)`` with constants.
 
     Args:
-        mean: 13 numbers.
-        std: 13 numbers, positive.
+        mean: One number for each input.
+        std: Likewise, positive.
     """
 
     mean: torch.Tensor
@@ -66,14 +65,15 @@ def mlp(sizes: Sequence[int], *, last_gain: float) -> nn.Sequential:
 class PolicyModule(TorchRLModule, ValueFunctionAPI):
     """Actor and critic side by side (PPO).
 
-    ``model_config``: ``hidden`` (units of each hidden layer), ``mean`` and ``std`` (13 each).
+    ``model_config``: ``hidden`` (units of each hidden layer), ``mean`` and ``std`` (one
+    number for each input).
     """
 
     def setup(self) -> None:
         """Build the networks."""
         config = _config_of(self)
         self.normalise = Normalise(config["mean"], config["std"])
-        sizes = [OBSERVATION_SIZE, *config["hidden"]]
+        sizes = [len(config["mean"]), *config["hidden"]]
         self.policy = mlp([*sizes, N_ACTIONS], last_gain=0.01)
         self.critic = mlp([*sizes, 1], last_gain=1.0)
 
@@ -93,7 +93,7 @@ class _Encoder(nn.Module):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.normalise = Normalise(config["mean"], config["std"])
-        self.hidden = mlp([OBSERVATION_SIZE, *config["hidden"]], last_gain=float(np.sqrt(2)))
+        self.hidden = mlp([len(config["mean"]), *config["hidden"]], last_gain=float(np.sqrt(2)))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
         return {ENCODER_OUT: torch.tanh(self.hidden(self.normalise(batch[Columns.OBS])))}

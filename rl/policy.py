@@ -14,7 +14,7 @@ from rl.graphs import INPUT
 Observations = NDArray[np.float32]
 Actions = NDArray[np.int64]
 Policy = Callable[[Observations], Actions]
-"""Observations ``(n, 13)`` to actions ``(n,)``."""
+"""Observations ``(n, n_inputs)`` to actions ``(n,)``."""
 
 
 class OnnxPolicy:

@@ -2,7 +2,7 @@
 
 Layout::
 
-    <root>/<model id>/<version>/model.onnx      the graph; input observation float32 [N, 13]
+    <root>/<model id>/<version>/model.onnx      the graph; input observation float32 [N, inputs]
     <root>/<model id>/<version>/manifest.json   what it is; written last, so it makes the version
     <root>/<model id>/<version>/verdict.json    what the gate said, and why
     <root>/promoted.json                        {"id", "version", "reason", "promoted_at"}
@@ -26,9 +26,10 @@ from typing import Any
 from pyarrow import fs
 
 from pipelines.errors import FingerprintMismatch, ModelError
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
+from rl.account import ACCOUNT_INPUTS
 
 RULES_ID = "rules-1"
-OBSERVATION_SIZE = 13
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -73,7 +74,7 @@ class Manifest:
             have ``logits`` and ``value``.
         fingerprint: Of the FeatureSpec it was made for.
         feature_names: Names of the market inputs, in order.
-        inputs: Names of all 13 inputs, in order.
+        inputs: Names of all inputs, in order: the market's, and the account's two.
         actions: Names of the outputs, in order.
         version: Its version; 0 until registered.
         created_at: RFC 3339; set on registering when empty.
@@ -144,15 +145,15 @@ class Registry:
     def __repr__(self) -> str:
         return f"Registry({self.root_uri!r})"
 
-    def ensure_rules(self) -> ModelRef:
-        """Register the rule strategy for the features of now, if it is not there yet.
+    def ensure_rules(self, spec: FeatureSpec = FEATURE_SPEC) -> ModelRef:
+        """Register the rule strategy for some features, if it is not there yet.
 
         Returns:
-            The newest version of ``rules-1``, which has the present fingerprint.
+            The newest version of ``rules-1`` that has their fingerprint.
         """
         from rl.baselines import rules_model
 
-        manifest, onnx_bytes = rules_model()
+        manifest, onnx_bytes = rules_model(spec)
         for known in self.list(RULES_ID)[::-1]:
             if known.fingerprint == manifest.fingerprint:
                 return known.ref
@@ -167,8 +168,11 @@ class Registry:
         Raises:
             ModelError: The manifest is not complete or holds NaN.
         """
-        if len(manifest.inputs) != OBSERVATION_SIZE or not onnx_bytes:
-            raise ModelError(f"{manifest.id}: a model has {OBSERVATION_SIZE} inputs and a graph")
+        if manifest.inputs != (*manifest.feature_names, *ACCOUNT_INPUTS) or not onnx_bytes:
+            raise ModelError(
+                f"{manifest.id}: a model has a graph, and as inputs its features and then "
+                f"{', '.join(ACCOUNT_INPUTS)}"
+            )
         try:
             manifest.to_json()
         except ValueError as error:

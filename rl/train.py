@@ -35,7 +35,6 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.core import DEFAULT_MODULE_ID
 
 from pipelines.errors import ConfigError, RaytapeError
-from pipelines.features.spec import FEATURE_SPEC
 from rl.account import ACCOUNT_INPUTS
 from rl.algorithms import build
 from rl.episodes import Market
@@ -134,7 +133,7 @@ def train(
 
 
 def normalisation(market: Market) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Mean and standard deviation of the 13 inputs, from warm rows; each of shape ``(13,)``.
+    """Mean and standard deviation of the inputs, from warm rows; each of shape ``(n_inputs,)``.
 
     The account's fractions are centred at one half. An input that never changes (an assumed
     spread) gets the larger of its size and 1 as its deviation, so that a new value is a small
@@ -227,9 +226,9 @@ def _manifest(
     return Manifest(
         id=config.model_id or config.algorithm,
         kind=config.algorithm,
-        fingerprint=FEATURE_SPEC.fingerprint,
-        feature_names=tuple(FEATURE_SPEC.names),
-        inputs=(*FEATURE_SPEC.names, *ACCOUNT_INPUTS),
+        fingerprint=learnt_from.spec.fingerprint,
+        feature_names=learnt_from.spec.names,
+        inputs=(*learnt_from.spec.names, *ACCOUNT_INPUTS),
         temperature=config.temperature if config.algorithm == "dqn" else 1.0,
         training={
             "config": asdict(config),

@@ -15,10 +15,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from rl.account import N_ACTIONS, START_CASH_USD, Accounts, Action, advance_many
-from rl.env import N_FEATURES, EnvConfig, observation_space
+from rl.account import ACCOUNT_INPUTS, N_ACTIONS, START_CASH_USD, Accounts, Action, advance_many
+from rl.env import EnvConfig, observation_space
 from rl.episodes import Market
-from rl.registry import OBSERVATION_SIZE
 from rl.rewards import log_equity_return
 
 Observations = NDArray[np.float32]
@@ -27,7 +26,7 @@ Stepped = tuple[Observations, NDArray[np.float64], Bools, Bools, dict[str, Any]]
 
 
 class TradingVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[Any]]):
-    """``num_envs`` trading environments; observations ``(num_envs, 13)``, see ``TradingEnv``.
+    """``num_envs`` trading environments; observations ``(num_envs, n_inputs)``, see ``TradingEnv``.
 
     ``reset(options={"starts": rows})`` chooses the first row of each.
 
@@ -50,7 +49,7 @@ class TradingVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[Any]])
         self.config = config or EnvConfig()
         self.num_envs = num_envs
         self.render_mode = None
-        self.single_observation_space = observation_space()
+        self.single_observation_space = observation_space(market.features.shape[1])
         self.single_action_space = gym.spaces.Discrete(N_ACTIONS)
         self.observation_space = gym.vector.utils.batch_space(
             self.single_observation_space, num_envs
@@ -121,9 +120,10 @@ class TradingVectorEnv(VectorEnv[Observations, NDArray[np.int64], NDArray[Any]])
 
     def _observations(self) -> Observations:
         # A fresh array each time: whoever samples keeps it.
-        out = np.empty((self.num_envs, OBSERVATION_SIZE), dtype=np.float32)
-        out[:, :N_FEATURES] = self._features[self.rows]
+        n = self._features.shape[1]
+        out = np.empty((self.num_envs, n + len(ACCOUNT_INPUTS)), dtype=np.float32)
+        out[:, :n] = self._features[self.rows]
         position = self._accounts.shares * self._market.close[self.rows] / self._equity
-        out[:, N_FEATURES] = position
-        out[:, N_FEATURES + 1] = 1.0 - position
+        out[:, n] = position
+        out[:, n + 1] = 1.0 - position
         return out

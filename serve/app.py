@@ -120,7 +120,6 @@ def _bind(config: ServeConfig, name: str, prefix: str, make: Callable[[], ASGIAp
 
 
 def _signals(config: ServeConfig) -> ASGIApp:
-    from pipelines.features.spec import FEATURE_SPEC
     from serve.api import signals
     from serve.decide import SignalService
     from serve.market import Staleness
@@ -136,10 +135,11 @@ def _signals(config: ServeConfig) -> ASGIApp:
             channels=("features", "signals", "system"),
             symbols=config.feed.symbols,
         )
-        loader = RegistryLoader(config.registry_uri, config.registry_options)
-        policy = Policy(loader, fingerprint=FEATURE_SPEC.fingerprint, poll_s=config.models_poll_s)
+        spec = config.features
+        loader = RegistryLoader(config.registry_uri, config.registry_options, spec=spec)
+        policy = Policy(loader, fingerprint=spec.fingerprint, poll_s=config.models_poll_s)
         staleness = Staleness(config.stale_after_ms, config.stale_after_wall_ms)
-        service = SignalService(mirror, policy, names=FEATURE_SPEC.names, staleness=staleness)
+        service = SignalService(mirror, policy, spec=spec, staleness=staleness)
         return signals.SignalParts(mirror, policy, service)
 
     return signals.build(open_parts)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.ports import KinesisConfig
 
 
@@ -65,6 +66,8 @@ class ServeConfig:
         feed: The feed that they mirror.
         registry_uri: Where the models are.
         registry_options: Storage options of the registry.
+        features: What the stream computes and the models are asked on; models of others are
+            refused.
         host: Address that everything listens on.
         port: Port of the gateway.
         haproxy_metrics_port: HAProxy's own metrics, on loopback.
@@ -84,6 +87,7 @@ class ServeConfig:
     feed: FeedConfig
     registry_uri: str
     registry_options: Mapping[str, str] | None = field(default=None, repr=False)
+    features: FeatureSpec = FEATURE_SPEC
     host: str = "127.0.0.1"
     port: int = 8000
     haproxy_metrics_port: int = 9101

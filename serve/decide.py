@@ -18,6 +18,8 @@ import orjson
 from pipelines.clock import wall_ns
 from pipelines.errors import ModelError
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
+from serve.asked import UnknownSymbol, check_fingerprint, check_row
 from serve.market import Staleness
 from serve.mirror import Mirror
 from serve.policy import ACTIONS, Choice, Decision, Policy
@@ -33,10 +35,6 @@ SPREAD = 10
 Answer = dict[str, Any]
 
 
-class UnknownSymbol(LookupError):
-    """Nobody follows this symbol."""
-
-
 class SignalService:
     """Answers for one replica.
 
@@ -44,7 +42,7 @@ class SignalService:
         mirror: What is known of the market.
         policy: What decides.
         portfolio: The accounts.
-        names: Names of the 11 features, in order.
+        spec: The features that are served.
         staleness: When an input is too old.
         wall: The wall clock.
         max_answers: Answers kept.
@@ -55,7 +53,7 @@ class SignalService:
         mirror: Mirror,
         policy: Policy,
         *,
-        names: Sequence[str],
+        spec: FeatureSpec = FEATURE_SPEC,
         portfolio: Portfolio | None = None,
         staleness: Staleness | None = None,
         wall: Callable[[], int] = wall_ns,
@@ -64,7 +62,7 @@ class SignalService:
         self._mirror = mirror
         self._policy = policy
         self._portfolio = portfolio or Portfolio()
-        self._names = tuple(names)
+        self._spec, self._fingerprint = spec, spec.fingerprint
         self._staleness = staleness or Staleness()
         self._wall = wall
         self._max = max_answers
@@ -90,8 +88,10 @@ class SignalService:
         bar_ns = parse_time_ns(update.event_time)
         answer = self._known(choice, symbol, bar_ns)
         if answer is None:
-            row = [features["values"].get(name) for name in self._names]
+            row = [features["values"].get(name) for name in self._spec.names]
             reason = "gap" if features.get("gap") else None
+            if features.get("fingerprint", self._fingerprint) != self._fingerprint:
+                reason = "unavailable"  # the stream computes others, until it was restarted too
             fractions = self._portfolio.fractions(choice.model.key, symbol)
             answer = self._decide(choice, [symbol], [row], [fractions], [reason], [bar_ns])[0]
         return self._aged(answer, bar_ns, choice)
@@ -104,7 +104,12 @@ class SignalService:
         position_fraction: float | None = None,
         cash_fraction: float | None = None,
     ) -> Answer:
-        """The signal on given features; keeps nothing."""
+        """The signal on given features; keeps nothing.
+
+        Raises:
+            WrongFeatures: They are not as many as are served.
+        """
+        check_row(self._spec, features, field="features")
         choice = self._policy.choice
         if choice is None:
             return self._hold(symbol, choice, reason="unavailable")
@@ -120,12 +125,26 @@ class SignalService:
         features: Sequence[Sequence[float | None] | None],
         bars: Sequence[Mapping[str, Any] | None] | None = None,
         reasons: Sequence[str | None] | None = None,
+        *,
+        fingerprint: str | None = None,
     ) -> list[Answer]:
         """One signal per symbol, in order; with bars, each (symbol, bar) is decided once.
 
+        Args:
+            symbols: The symbols.
+            features: Of each, in the order of the specification.
+            bars: The closed bar of each.
+            reasons: Why one must not be decided on.
+            fingerprint: Of the features, where the caller knows it.
+
         Raises:
+            OtherFeatures: They are not those that are served.
+            WrongFeatures: A row has not as many as are served.
             ValueError: The lists differ in length, or a bar's time is none.
         """
+        check_fingerprint(self._spec, fingerprint)
+        for i, row in enumerate(features):
+            check_row(self._spec, row, field=f"features.{i}")
         n = len(symbols)
         bars = bars if bars is not None else [None] * n
         reasons = reasons if reasons is not None else [None] * n
@@ -134,7 +153,8 @@ class SignalService:
         choice = self._policy.choice
         if choice is None:
             return [
-                self._hold(s, None, reason="unavailable", bar=b) for s, b in _pairs(symbols, bars)
+                self._hold(s, None, reason="unavailable", bar=b)
+                for s, b in zip(symbols, bars, strict=True)
             ]
         answers: list[Answer | None] = [None] * n
         # Bars of one symbol fill in order of time, whatever order they are asked in.
@@ -377,9 +397,3 @@ _FIELDS = frozenset(
         "reason",
     )
 )  # fmt: skip
-
-
-def _pairs(
-    symbols: Sequence[str], bars: Sequence[Mapping[str, Any] | None]
-) -> list[tuple[str, Mapping[str, Any] | None]]:
-    return list(zip(symbols, bars, strict=True))

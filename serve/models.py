@@ -13,17 +13,22 @@ import numpy as np
 import onnxruntime
 
 from pipelines.errors import ModelError
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from rl.registry import ModelRef, Registry
-from serve.policy import INPUTS, Model
+from serve.policy import Model
 
 MAX_BATCH_WARM = 32
 
 
-def open_session(onnx: bytes) -> onnxruntime.InferenceSession:
+def open_session(onnx: bytes, *, inputs: int) -> onnxruntime.InferenceSession:
     """A session that computes in the caller's thread.
 
+    Args:
+        onnx: The graph.
+        inputs: How many numbers an observation has.
+
     Raises:
-        ModelError: The graph cannot be run, or its input is not ``observation [n, 13]``.
+        ModelError: The graph cannot be run, or its input is not ``observation [n, inputs]``.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
@@ -33,10 +38,10 @@ def open_session(onnx: bytes) -> onnxruntime.InferenceSession:
             onnx, sess_options=options, providers=["CPUExecutionProvider"]
         )
         for rows in (1, MAX_BATCH_WARM):  # the first run of a size is slow
-            session.run(None, {"observation": np.zeros((rows, INPUTS), dtype=np.float32)})
+            session.run(None, {"observation": np.zeros((rows, inputs), dtype=np.float32)})
     except Exception as error:  # ONNX Runtime raises plain exceptions of its own
         raise ModelError(
-            f"the graph cannot be run on observation [n, {INPUTS}]: {error}"
+            f"the graph cannot be run on observation [n, {inputs}]: {error}"
         ) from error
     return session
 
@@ -47,9 +52,17 @@ class RegistryLoader:
     Args:
         root_uri: Where it is.
         options: Its storage options.
+        spec: The features that are served; the rules are made for them.
     """
 
-    def __init__(self, root_uri: str, options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root_uri: str,
+        options: Mapping[str, str] | None = None,
+        *,
+        spec: FeatureSpec = FEATURE_SPEC,
+    ) -> None:
+        self._spec = spec
         self._registry = Registry(root_uri, storage_options=options)
 
     def promoted(self) -> tuple[str, int] | None:
@@ -60,7 +73,7 @@ class RegistryLoader:
     def load(self, ref: tuple[str, int]) -> Model:
         """Load one; raises :class:`~pipelines.errors.ModelError`."""
         manifest, onnx = self._registry.load(ModelRef(*ref))
-        session = open_session(onnx)
+        session = open_session(onnx, inputs=len(manifest.inputs))
         return Model(
             id=manifest.id,
             version=manifest.version,
@@ -72,7 +85,7 @@ class RegistryLoader:
 
     def rules(self) -> Model:
         """The rule-based model, registered where it is missing."""
-        ref = self._registry.ensure_rules()
+        ref = self._registry.ensure_rules(self._spec)
         return self.load((ref.id, ref.version))
 
     def rows(self) -> Sequence[dict[str, Any]]:

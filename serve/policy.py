@@ -1,6 +1,6 @@
 """The policy: the promoted model, ready to decide, swapped in place when another is promoted.
 
-In: observations ``(n, 13)`` float32, the 11 features and the account's two fractions. Out: one
+In: observations ``(n, n_inputs)`` float32, features and the account's two fractions. Out: one
 :class:`Decision` per row. A model of other features is refused; without a promoted model that
 can be used, ``rules-1`` decides and every answer says ``no_model``.
 """
@@ -21,7 +21,6 @@ from pipelines.errors import FingerprintMismatch, ModelError, RaytapeError
 log = logging.getLogger(__name__)
 
 ACTIONS = ("HOLD", "BUY", "SELL")
-INPUTS = 13
 RULES = "rules-1"
 _AGAIN = ("", -1)
 """No model is named so: what was refused is looked at again."""
@@ -82,7 +81,7 @@ class Model:
         return {"id": self.id, "version": self.version, "fingerprint": self.fingerprint}
 
     def decide(self, observations: NDArray[np.float32]) -> list[Decision]:
-        """Decide on observations of shape ``(n, 13)``; the action is the argmax.
+        """Decide on observations of shape ``(n, n_inputs)``; the action is the argmax.
 
         Raises:
             ModelError: The model gave numbers that are none.

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FEATURES = 11
+MAX_FEATURES = 64
 Action = Literal["HOLD", "BUY", "SELL"]
 Reason = Literal["stale", "gap", "warming_up", "no_model", "unavailable"]
 Severity = Literal["info", "warning", "critical"]
@@ -20,7 +20,7 @@ Symbol = Annotated[
 ]
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Eleven = Annotated[list[Finite], Field(min_length=FEATURES, max_length=FEATURES)]
+Features = Annotated[list[Finite], Field(min_length=1, max_length=MAX_FEATURES)]
 
 
 class Message(BaseModel):
@@ -33,10 +33,10 @@ class SignalRequest(Message):
     """Ask for a signal on the latest closed bar, or on features of one's own."""
 
     symbol: Symbol
-    features: Eleven | None = Field(
+    features: Features | None = Field(
         None,
-        description="The 11 features of FeatureSpec 1 in order, dimensionless; without them the "
-        "latest closed bar of the symbol is decided on.",
+        description="The features that are served, in order, dimensionless (`intraday`: 11, "
+        "`intraday-extended`: 22); without them the latest closed bar of the symbol is decided on.",
     )
     position_fraction: Fraction | None = Field(
         None, description="Share of equity in the symbol, 0 to 1; only with `features`. Default 0."
@@ -58,11 +58,15 @@ class BatchRequest(Message):
     """Ask for many signals at once; all lists have the same length and order."""
 
     symbols: list[Symbol] = Field(min_length=1, max_length=20_000)
-    features: list[Annotated[list[Finite | None], Field(min_length=11, max_length=11)] | None] = (
-        Field(
-            max_length=20_000,
-            description="Per symbol the 11 features, or null; a null inside means not warm yet.",
-        )
+    features: list[
+        Annotated[list[Finite | None], Field(min_length=1, max_length=MAX_FEATURES)] | None
+    ] = Field(
+        max_length=20_000,
+        description="Per symbol the features that are served, in order, or null; a null inside "
+        "means not warm yet.",
+    )
+    fingerprint: str | None = Field(
+        None, description="Of the features; others than those that are served are refused (409)."
     )
     bars: list[BatchBar | None] | None = Field(
         None,

@@ -28,6 +28,22 @@ def features(close: Floats, volume: Floats) -> dict[str, Floats]:
     }
 
 
+def extended(bars: pd.DataFrame) -> dict[str, Floats]:
+    """What ``intraday-extended`` adds (columns ``at high low close``, UTC)."""
+    high, low, close = (bars[name].to_numpy(dtype=float) for name in ("high", "low", "close"))
+    returns = pd.Series(np.log(close)).diff()
+    out = {f"log_return_lag_{n}": returns.shift(n).to_numpy() for n in (1, 2, 3, 5)}
+    out |= {f"sma_ratio_{n}": close / talib.SMA(close, n) - 1 for n in (10, 20)}
+    out["atr_ratio_14"] = talib.ATR(high, low, close, 14) / close
+    # %K is given from the same bar as %D: what lies before it needs its own reckoning.
+    fast, _ = talib.STOCHF(high, low, close, 14, 1)
+    out["stochastic_k_14_3"] = talib.SMA(fast, 3)
+    _, out["stochastic_d_14_3_3"] = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
+    local = bars["at"].dt.tz_convert("America/New_York")
+    angle = (local.dt.hour * 60 + local.dt.minute).to_numpy() / 1440 * 2 * np.pi
+    return out | {"time_sin": np.sin(angle), "time_cos": np.cos(angle)}
+
+
 def indicators(bars: pd.DataFrame) -> dict[str, Floats]:
     """Every indicator over a whole history (columns ``at high low close volume``, UTC)."""
     high, low, close, volume = (

@@ -59,6 +59,21 @@ FEATURE_COLUMNS = (
 )
 """The features of FeatureSpec 1, in its order; the spec itself lives in ``pipelines.features``."""
 
+EXTENDED_COLUMNS = (
+    "log_return_lag_1",
+    "log_return_lag_2",
+    "log_return_lag_3",
+    "log_return_lag_5",
+    "sma_ratio_10",
+    "sma_ratio_20",
+    "atr_ratio_14",
+    "stochastic_k_14_3",
+    "stochastic_d_14_3_3",
+    "time_sin",
+    "time_cos",
+)
+"""What FeatureSpec 2 adds; null in rows of FeatureSpec 1, and ``fingerprint`` tells which it is."""
+
 TABLES: dict[str, Table] = {
     table.name: table
     for table in (
@@ -170,8 +185,10 @@ TABLES: dict[str, Table] = {
                 ("gap", pa.bool_()),
                 ("revision", pa.int32()),
                 ("known_at", TIME),
+                *((name, pa.float64()) for name in EXTENDED_COLUMNS),
             ],
-            doc="The features of a closed minute bar (null: not warm), with the bar they end in.",
+            doc="The features of a closed minute bar (null: not warm, or of the longer "
+            "specification only), with the bar they end in.",
         ),
         make(
             "signals",

@@ -75,7 +75,8 @@ class PolicyClient:
         """A signal for each closed bar, in order; never raises for want of an answer.
 
         Args:
-            rows: What the fold gives: ``symbol event_time bar values reason market_ns``.
+            rows: What the fold gives, of features of one specification: ``symbol event_time bar
+                values fingerprint reason market_ns``.
         """
         signals: list[Signal] = []
         for begin in range(0, len(rows), MAX_ROWS):
@@ -177,6 +178,7 @@ class PolicyClient:
 def request_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The body of ``POST /v1/signals/batch`` for closed bars."""
     return {
+        "fingerprint": rows[0]["fingerprint"],
         "symbols": [row["symbol"] for row in rows],
         "features": [row["values"] for row in rows],
         "bars": [

@@ -25,16 +25,17 @@ The state is a function of the records alone, in whatever batches they come, and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from pipelines.events import MINUTE_NS, SECOND_NS
 from pipelines.features.bar import ClosedBar
-from pipelines.features.builder import FeatureBuilder, FeatureRow
+from pipelines.features.builder import FeatureBuilder
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.streaming.derived import Derived, agree, differences
 from pipelines.streaming.open_time import JUMP_NS, open_ns
+from pipelines.streaming.parts import Decidable, Part, Start, StartOf
 from pipelines.streaming.spread import SpreadMeter
 
 STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
@@ -55,106 +56,26 @@ _COUNTERS: Final = (
     "skipped",
 )  # fmt: skip
 
-# No change of last, high or low by the consolidated tape's rules; they count in the volume only.
-_VOLUME_ONLY: Final = frozenset("CHIMNPQRTUVWZ479")
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What one record says about one symbol.
-
-    Args:
-        epoch: Producer run of the record.
-        bseq: Its counter; parts of a symbol come in its order.
-        sent_at_ns: Wall time at which it was sent.
-        market_ns: Market time at which it was sent.
-        ops: In order: ``("q", ns, bid, ask)``, ``("t", ns, price, size, in price)``,
-            ``("b", start_ns, open, high, low, close, volume, trades, vwap)``,
-            ``("g", from_ns, to_ns)``, ``("f", count)`` of backfilled messages and ``("x",)``, a
-            message that was left out, and ``("l", count, total_ms)``, how long the messages took to
-            arrive (live); none for a mere heartbeat.
-    """
-
-    epoch: str
-    bseq: int
-    sent_at_ns: int
-    market_ns: int
-    ops: Sequence[Sequence[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Decidable:
-    """A closed bar with its features.
-
-    Args:
-        bar: The bar.
-        row: Its features.
-        gap: Whether a declared gap touches one of the last three bars.
-        market_ns: Market time of the record that closed it.
-        decided: Whether the lake held a decision on it when the symbol began: it was read again.
-        derived: What else follows from it: indicators, roll-ups, statistics; JSON types.
-    """
-
-    bar: ClosedBar
-    row: FeatureRow
-    gap: bool
-    market_ns: int
-    decided: bool = False
-    derived: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def reason(self) -> str | None:
-        """Why it must not be decided on."""
-        if self.gap:
-            return "gap"
-        return None if self.row.warm else "warming_up"
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Where a symbol without state begins.
-
-    Args:
-        window: State of a :class:`FeatureBuilder` over history.
-        starts: Starts of the last bars in it, ns; the newest last.
-        decided_ns: Start of the last bar that the lake holds a decision on.
-        known_ns: Wall time of that decision: bars up to ``decided_ns`` in records sent before it
-            are read again, and decided already.
-        derived: State of a :class:`~pipelines.streaming.derived.Derived` over history.
-    """
-
-    window: bytes = b""
-    starts: tuple[int, ...] = ()
-    decided_ns: int = 0
-    known_ns: int = 0
-    derived: Sequence[Any] = ()
-
-
-StartOf = Callable[[int], Start]
-"""Gives the start of a symbol whose history has to end at a market time."""
-
-
-def op_of_trade(ns: int, price: float, size: float, conditions: Iterable[str]) -> list[Any]:
-    """The operation of a trade.
-
-    >>> op_of_trade(7, 1.5, 10, ["@", "I"])
-    ['t', 7, 1.5, 10, False]
-    """
-    return ["t", ns, price, size, _VOLUME_ONLY.isdisjoint(conditions)]
-
 
 class SymbolState:
     """Folds the parts of one symbol.
 
     Args:
+        spec: The features.
         assumed_spread_bps: Spread of a bar without quotes.
         derived: Makes what else follows from the bars.
     """
 
     def __init__(
-        self, *, assumed_spread_bps: float = 2.0, derived: Callable[[], Derived] = Derived
+        self,
+        spec: FeatureSpec = FEATURE_SPEC,
+        *,
+        assumed_spread_bps: float = 2.0,
+        derived: Callable[[], Derived] = Derived,
     ) -> None:
+        self._spec = spec
         self._assumed = assumed_spread_bps
+        self._windowless = False  # whether its window is one of other features
         self._new_derived = derived
         self._rolled: list[dict[str, Any]] = []
         self._marks: dict[str, int] = {}
@@ -177,6 +98,8 @@ class SymbolState:
                 continue
             if not self._marks or (mark is None and self._elsewhere(part.market_ns)):
                 self._begin(start_of(_history_end(part)))
+            elif self._windowless:
+                self._find_window(start_of)
             self._marks.pop(part.epoch, None)
             self._marks[part.epoch] = part.bseq
             while len(self._marks) > _MAX_EPOCHS:
@@ -214,7 +137,7 @@ class SymbolState:
             "event_time": bar.event_time,
             "at_ns": self._market_ns,
             "bar": bar.data(),
-            "values": self._builder.preview(bar).values,
+            "values": self._builder.preview(bar).named(),
         }
 
     def to_bytes(self) -> bytes:
@@ -222,6 +145,7 @@ class SymbolState:
         head = orjson.dumps(
             {
                 "v": _STATE_VERSION,
+                "spec": self._spec.fingerprint,
                 "marks": list(self._marks.items()),
                 "market_ns": self._market_ns,
                 "starts": self._starts,
@@ -240,11 +164,12 @@ class SymbolState:
     def from_bytes(
         cls,
         data: bytes,
+        spec: FeatureSpec = FEATURE_SPEC,
         *,
         assumed_spread_bps: float = 2.0,
         derived: Callable[[], Derived] = Derived,
     ) -> SymbolState:
-        """The state that :meth:`to_bytes` wrote.
+        """The state that :meth:`to_bytes` wrote; of other features, all but their window.
 
         Raises:
             ValueError: Another version wrote it.
@@ -253,7 +178,7 @@ class SymbolState:
         head = orjson.loads(data[4:size])
         if head["v"] != _STATE_VERSION:
             raise ValueError(f"state of version {head['v']}; this code reads {_STATE_VERSION}")
-        self = cls(assumed_spread_bps=assumed_spread_bps, derived=derived)
+        self = cls(spec, assumed_spread_bps=assumed_spread_bps, derived=derived)
         self._marks = dict(head["marks"])
         self._market_ns = head["market_ns"]
         self._starts = head["starts"]
@@ -264,8 +189,19 @@ class SymbolState:
         self.counters |= head["counters"]
         self._derived.restore(head.get("derived", ()))  # none: an older version wrote it
         self._formed_ns = head.get("formed_ns", 0)
-        self._builder.restore(data[size:])
+        # Older versions wrote no spec: there was one.
+        self._windowless = head.get("spec", FEATURE_SPEC.fingerprint) != spec.fingerprint
+        if not self._windowless:
+            self._builder.restore(data[size:])
         return self
+
+    def _find_window(self, start_of: StartOf) -> None:
+        """Go on with other features, over history; cold if that ends before the last bar."""
+        self._windowless = False
+        if self._starts:
+            start = start_of(self._starts[-1] + MINUTE_NS)
+            if start.starts[-1:] == (self._starts[-1],):
+                self._builder.restore(start.window)
 
     def _elsewhere(self, market_ns: int) -> bool:
         """Whether a new producer at a market time cannot go on with this window."""
@@ -275,7 +211,8 @@ class SymbolState:
         return open_ns(last_ns, market_ns) > JUMP_NS
 
     def _begin(self, start: Start) -> None:
-        self._builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+        self._windowless = False
+        self._builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
         self._builder.restore(start.window)
         self._starts = list(start.starts[-GAPPED_BARS:])
         self._decided_ns, self._known_ns = start.decided_ns, start.known_ns

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import BarHistory, KinesisConfig
 from pipelines.streaming.anomalies import AnomalyConfig
@@ -34,6 +35,7 @@ class StreamingConfig:
             ``unavailable``.
         policy_deadline_s: Longest wait for its answer.
         assumed_spread_bps: ``spread_bps`` of a bar without quotes.
+        features: What is computed of each closed bar, and decided on.
         lateness_s: Market time after the end of a longer window at which it closes without its
             last bar.
         provisional_every_s: Least time of the stream between two features of a symbol's forming
@@ -66,6 +68,7 @@ class StreamingConfig:
     policy_url: str | None = None
     policy_deadline_s: float = 1.0
     assumed_spread_bps: float = 2.0
+    features: FeatureSpec = FEATURE_SPEC
     lateness_s: float = 30.0
     provisional_every_s: float = 1.0
     anomalies: AnomalyConfig = field(default_factory=AnomalyConfig)

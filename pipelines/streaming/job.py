@@ -237,12 +237,15 @@ class StreamingJob:
         return watch
 
     def _open_revisions(self, config: StreamingConfig) -> Revisions:
-        warmup = Warmup(config.lake_uri, config.storage_options, config.history)
+        warmup = Warmup(
+            config.lake_uri, config.storage_options, config.history, spec=config.features
+        )
         revisions = Revisions(
             LakeWriter(config.lake_uri, config.storage_options),
             self._archive,
             KinesisWriter(config.kinesis, config.kinesis.market_signals),
             warmup.loader(),
+            config.features,
             assumed_spread_bps=config.assumed_spread_bps,
         )
         revisions.open()

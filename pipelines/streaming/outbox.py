@@ -23,8 +23,8 @@ import pyarrow as pa
 
 from pipelines.clock import wall_ns
 from pipelines.events import format_time_ns, item, parse_time_ns
-from pipelines.features.spec import FEATURE_SPEC
-from pipelines.lake.tables import SIGNAL_TABLES
+from pipelines.features.spec import spec_of
+from pipelines.lake.tables import EXTENDED_COLUMNS, FEATURE_COLUMNS, SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.fills import Fills
 from pipelines.streaming.rows import (
@@ -267,9 +267,10 @@ def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Ta
                 "symbol": payload["symbol"],
                 "event_time": ns // 1000,
                 "event_time_ns": ns,
-                **dict(zip(FEATURE_SPEC.names, payload["values"], strict=True)),
+                **dict.fromkeys(EXTENDED_COLUMNS),
+                **dict(zip(_names(payload["fingerprint"]), payload["values"], strict=True)),
                 **payload["bar"],
-                "fingerprint": FEATURE_SPEC.fingerprint,
+                "fingerprint": payload["fingerprint"],
                 "warm": payload["warm"],
                 "spread_assumed": payload["spread_assumed"],
                 "gap": payload["gap"],
@@ -278,6 +279,12 @@ def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Ta
             }
         )
     return table_of(_FEATURES, rows)
+
+
+def _names(fingerprint: str) -> tuple[str, ...]:
+    """The features of a row; of rows of other versions of this code, those that all have."""
+    spec = spec_of(fingerprint)
+    return FEATURE_COLUMNS if spec is None else spec.names
 
 
 def signals_table(answers: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:
@@ -336,7 +343,7 @@ def items_of(
             "features",
             **about,
             data={
-                "values": {name: row[name] for name in FEATURE_SPEC.names},
+                "values": {name: row[name] for name in _names(row["fingerprint"])},
                 **{name: row[name] for name in ("fingerprint", "warm", "spread_assumed", "gap")},
                 "indicators": found.get((row["symbol"], row["event_time_ns"])),
             },

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pipelines.events import MINUTE_NS
 from pipelines.features.bar import ClosedBar
-from pipelines.streaming.bars import op_of_trade
+from pipelines.streaming.parts import op_of_trade
 
 Row = Mapping[str, Any]
 Interval = tuple[int, int]

@@ -28,7 +28,7 @@ from pipelines.events import (
     parse_time_ns,
     reject_reason,
 )
-from pipelines.streaming.bars import Part, op_of_trade
+from pipelines.streaming.parts import Part, op_of_trade
 from pipelines.workers import settle
 
 REDUCED_SCHEMA: Final = "symbol string, first_ns long, parts binary"

@@ -23,7 +23,7 @@ from pipelines.errors import LakeError
 from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS, format_time_ns
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
-from pipelines.features.spec import WINDOW
+from pipelines.features.spec import FEATURE_SPEC, WINDOW, FeatureSpec
 from pipelines.lake.dirty import Dirty
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
@@ -69,6 +69,7 @@ class Revisions:
         archive: Says what is dirty.
         sink: ``market-signals``.
         history: Bars from before the lake began, for the features' window.
+        spec: The features.
         assumed_spread_bps: ``spread_bps`` of a bar without quotes.
         limit: Minutes of one pass, about.
         clock: Wall time, nanoseconds.
@@ -80,6 +81,7 @@ class Revisions:
         archive: ToLookAt,
         sink: ItemSink,
         history: StartLoader,
+        spec: FeatureSpec = FEATURE_SPEC,
         *,
         assumed_spread_bps: float = 2.0,
         limit: int = 500,
@@ -89,6 +91,7 @@ class Revisions:
         self._archive = archive
         self._sink = sink
         self._history = history
+        self._spec = spec
         self._assumed = assumed_spread_bps
         self._limit = limit
         self._clock = clock
@@ -232,7 +235,7 @@ class Revisions:
         for minute in sorted(bars):
             bar = bars[minute]
             if bar.start_ns - last_ns > MAX_HOLE_NS:
-                builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+                builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
             last_ns = bar.start_ns
             if minute not in changed:
                 builder.push(bar)
@@ -246,6 +249,7 @@ class Revisions:
                 "event_time": format_time_ns(bar.start_ns),
                 "bar": bar.data(),
                 "values": values.values,
+                "fingerprint": self._spec.fingerprint,
                 "warm": values.warm,
                 "spread_assumed": values.spread_assumed,
                 "gap": self._gapped(found, starts, bar.start_ns),
@@ -254,7 +258,7 @@ class Revisions:
 
     def _window(self, symbol: str, found: Minutes, first_ns: int) -> tuple[FeatureBuilder, int]:
         """The features' window before these minutes, and the start of its last bar."""
-        builder, last_ns = FeatureBuilder(assumed_spread_bps=self._assumed), 0
+        builder, last_ns = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed), 0
         before = found.before
         if len(before) < WINDOW:
             for row in (*before, *found.between)[:1]:
@@ -264,7 +268,7 @@ class Revisions:
             last_ns = start.starts[-1] if start.starts else first_ns
         for row in before:
             if row["event_time_ns"] - last_ns > MAX_HOLE_NS:
-                builder = FeatureBuilder(assumed_spread_bps=self._assumed)
+                builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
             last_ns = row["event_time_ns"]
             builder.push(_bar(row))
         return builder, last_ns

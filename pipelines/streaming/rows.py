@@ -13,7 +13,6 @@ import orjson
 import pyarrow as pa
 
 from pipelines.events import format_time_ns, item, parse_time_ns
-from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.files import conform
 from pipelines.lake.tables import TABLES
 
@@ -110,7 +109,7 @@ def provisional_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:
             data={
                 "provisional": True,
                 "bar": forming["bar"],
-                "values": dict(zip(FEATURE_SPEC.names, forming["values"], strict=True)),
+                "values": forming["values"],
             },
             model=str(forming["at_ns"]),
         )

@@ -20,17 +20,19 @@ import pyarrow as pa
 
 from pipelines.errors import LakeError
 from pipelines.events import SECOND_NS
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.kinesis.source import source_options
 from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.anomalies import AnomalyConfig
 from pipelines.streaming.ask import PolicyClient
-from pipelines.streaming.bars import Decidable, SymbolState
+from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.derived import LATENESS_NS, Derived
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.outliers import load
+from pipelines.streaming.parts import Decidable
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
@@ -62,6 +64,7 @@ class Fold:
 
     Args:
         warmup: Where new symbols begin.
+        spec: The features.
         assumed_spread_bps: Spread of a bar without quotes.
         lateness_ns: Market time that a longer window waits for its last bar.
         provisional_every_ns: Least time between two features of a forming bar; 0: none.
@@ -71,12 +74,14 @@ class Fold:
     def __init__(
         self,
         warmup: Warmup,
+        spec: FeatureSpec = FEATURE_SPEC,
         *,
         assumed_spread_bps: float,
         lateness_ns: int = LATENESS_NS,
         provisional_every_ns: int = 0,
         anomalies: AnomalyConfig | None = None,
     ) -> None:
+        self._spec = spec
         self._anomalies = anomalies
         self._every_ns = provisional_every_ns
         self._loader = warmup.loader()
@@ -116,10 +121,10 @@ class Fold:
             seed=zlib.crc32(symbol.encode()),
         )
         if data is None:
-            state = SymbolState(assumed_spread_bps=self._assumed, derived=derived)
+            state = SymbolState(self._spec, assumed_spread_bps=self._assumed, derived=derived)
         else:
             state = SymbolState.from_bytes(
-                bytes(data), assumed_spread_bps=self._assumed, derived=derived
+                bytes(data), self._spec, assumed_spread_bps=self._assumed, derived=derived
             )
         before = dict(state.counters)
         closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
@@ -244,6 +249,7 @@ def start(
         symbols=config.symbols,
         bars=config.history_bars,
         decided=decided_in(lake),
+        spec=config.features,
     )
     options = source_options(
         config.kinesis,
@@ -253,6 +259,7 @@ def start(
     )
     fold = Fold(
         warmup,
+        config.features,
         assumed_spread_bps=config.assumed_spread_bps,
         lateness_ns=int(config.lateness_s * SECOND_NS),
         provisional_every_ns=int(config.provisional_every_s * SECOND_NS),
@@ -283,6 +290,7 @@ def payload_of(symbol: str, closed: Decidable) -> dict[str, Any]:
         "event_time": closed.bar.event_time,
         "bar": closed.bar.data(),
         "values": closed.row.values,
+        "fingerprint": closed.row.spec.fingerprint,
         "warm": closed.row.warm,
         "spread_assumed": closed.row.spread_assumed,
         "gap": closed.gap,

@@ -19,11 +19,13 @@ from pipelines.errors import FeedTransient, LakeError, RaytapeError
 from pipelines.events import DAY_NS, MINUTE_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.lake.query import LakeHistory, LakeQuery
 from pipelines.ports import BarHistory
 from pipelines.retry import delays
-from pipelines.streaming.bars import GAPPED_BARS, Start
+from pipelines.streaming.bars import GAPPED_BARS
 from pipelines.streaming.derived import Derived
+from pipelines.streaming.parts import Start
 
 MAX_HOLE_NS = 10 * DAY_NS
 """Time without a bar that no market has, holidays included."""
@@ -45,6 +47,7 @@ class Warmup:
         bars: So many bars for each.
         decided: Per symbol the last bar with a decision in the lake, its start in ns, and the
             wall time of the last decision, ns.
+        spec: The features whose window is filled.
     """
 
     lake_uri: str
@@ -53,6 +56,7 @@ class Warmup:
     symbols: tuple[str, ...] = ()
     bars: int = 512
     decided: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    spec: FeatureSpec = FEATURE_SPEC
 
     def loader(self, *, sleep: Callable[[float], None] = time.sleep) -> StartLoader:
         """What an executor asks."""
@@ -85,20 +89,21 @@ class StartLoader:
         except RaytapeError as error:
             _log.error("%s begins cold, no history: %s", symbol, error)
             found = []
-        builder, derived = FeatureBuilder(), Derived()
+        spec = self._warmup.spec
+        builder, derived = FeatureBuilder(spec), Derived()
         starts: list[int] = []
         for message in found[-self._warmup.bars :]:
             bar = ClosedBar.from_message(message)
             if bar.start_ns + MINUTE_NS > before_ns or (starts and bar.start_ns <= starts[-1]):
                 continue
             if starts and bar.start_ns - starts[-1] > MAX_HOLE_NS:
-                builder, derived, starts = FeatureBuilder(), Derived(), []
+                builder, derived, starts = FeatureBuilder(spec), Derived(), []
             builder.push(bar)
             derived.push(bar)
             starts.append(bar.start_ns)
         if starts and before_ns - starts[-1] > MAX_HOLE_NS:
             _log.info("%s begins cold, history ended long before: %s", symbol, starts[-1])
-            builder, derived, starts = FeatureBuilder(), Derived(), []
+            builder, derived, starts = FeatureBuilder(spec), Derived(), []
         decided_ns, known_ns = self._warmup.decided.get(symbol, (0, 0))
         return Start(
             window=builder.state(),

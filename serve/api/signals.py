@@ -12,16 +12,20 @@ from starlette.responses import Response
 
 from serve.api.errors import ERRORS, ApiError, add_error_handlers, unavailable, unknown_symbol
 from serve.api.paging import Page, SymbolPath, page_of
+from serve.asked import OtherFeatures, UnknownSymbol, WrongFeatures
 from serve.bars import between, page
-from serve.decide import SignalService, UnknownSymbol
+from serve.decide import SignalService
 from serve.mirror import FeedLost, Mirror
 from serve.policy import Policy
-from serve.schemas import BatchAnswer, BatchRequest, Signal, SignalPage, SignalRequest
+from serve.schemas import BatchAnswer, BatchRequest, ErrorAnswer, Signal, SignalPage, SignalRequest
 
 PREFIX = "/v1/signals"
 FIRST_SYNC_S = 5.0
 MAX_BODY = 16 * 1024 * 1024
 JSON = "application/json"
+OTHER_FEATURES: dict[int | str, dict[str, Any]] = {
+    409: {"model": ErrorAnswer, "description": "The features are not those that are served."}
+}
 
 
 class SignalParts:
@@ -49,6 +53,11 @@ def _body(model: type[Any]) -> dict[str, Any]:
 
 def _answer(value: Any) -> Response:
     return Response(orjson.dumps(value), media_type=JSON)
+
+
+def _wrong(error: WrongFeatures) -> ApiError:
+    detail = [{"field": error.field, "message": error.message}]
+    return ApiError(422, "invalid", str(error), detail)
 
 
 async def _read(request: Request) -> bytes:
@@ -92,14 +101,16 @@ def build(open_parts: Callable[[], SignalParts] | None = None) -> FastAPI:
         wanted = SignalRequest.model_validate_json(await _read(request))
         service = held[0].service
         if wanted.features is not None:
-            return _answer(
-                service.given(
+            try:
+                given = service.given(
                     wanted.symbol,
                     wanted.features,
                     position_fraction=wanted.position_fraction,
                     cash_fraction=wanted.cash_fraction,
                 )
-            )
+            except WrongFeatures as error:
+                raise _wrong(error) from error
+            return _answer(given)
         try:
             return _answer(service.latest(wanted.symbol))
         except UnknownSymbol as error:
@@ -108,7 +119,7 @@ def build(open_parts: Callable[[], SignalParts] | None = None) -> FastAPI:
     @app.post(
         f"{PREFIX}/batch",
         response_model=BatchAnswer,
-        responses=ERRORS,
+        responses=ERRORS | OTHER_FEATURES,
         openapi_extra=_body(BatchRequest),
         tags=["signals"],
         summary="Ask for many signals",
@@ -120,7 +131,14 @@ def build(open_parts: Callable[[], SignalParts] | None = None) -> FastAPI:
         if wanted.bars is not None:
             bars = [bar.model_dump() if bar else None for bar in wanted.bars]
         try:
-            signals = held[0].service.batch(wanted.symbols, wanted.features, bars, wanted.reasons)
+            signals = held[0].service.batch(
+                wanted.symbols, wanted.features, bars, wanted.reasons,
+                fingerprint=wanted.fingerprint,
+            )  # fmt: skip
+        except OtherFeatures as error:
+            raise ApiError(409, "other_features", str(error)) from error
+        except WrongFeatures as error:
+            raise _wrong(error) from error
         except ValueError as error:
             raise ApiError(422, "invalid", str(error)) from error
         return _answer({"signals": signals})

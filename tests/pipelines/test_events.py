@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from pipelines.codec import encode_record
 from pipelines.events import EVENT_TYPES, MAX_NUMBER, Record, is_gap, reject_reason
-from pipelines.streaming.bars import Start, SymbolState
+from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.parse import parse_records
+from pipelines.streaming.parts import Start
 from pipelines.streaming.reduce import parts_of, reduce
 
 AT = "2011-01-03T14:30:01Z"

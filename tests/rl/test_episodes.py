@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.events import MINUTE_NS, format_time_ns
+from pipelines.features.spec import SPECS, FeatureSpec
 from pipelines.lake.query import LakeQuery
 from rl.episodes import Bars, Market, NotEnoughData, features_of, from_bars, from_lake, market_of
 
@@ -43,9 +44,12 @@ def as_alpaca(bars: Bars) -> list[dict]:
     ]
 
 
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
 @settings(max_examples=25, deadline=None)
-@given(st.integers(61, 139), st.integers(0, 1_000))
-def test_features_with_a_changed_future_are_the_same_up_to_now(row: int, seed: int) -> None:
+@given(row=st.integers(61, 139), seed=st.integers(0, 1_000))
+def test_features_with_a_changed_future_are_the_same_up_to_now(
+    spec: FeatureSpec, row: int, seed: int
+) -> None:
     bars = random_bars(140)
     factor = np.where(np.arange(140) > row, np.random.default_rng(seed).uniform(0.5, 2.0, 140), 1.0)
     changed = replace(
@@ -53,7 +57,8 @@ def test_features_with_a_changed_future_are_the_same_up_to_now(row: int, seed: i
         **{k: getattr(bars, k) * factor for k in ("open", "high", "low", "close", "volume")},
     )
     now = slice(0, row + 1)
-    np.testing.assert_array_equal(features_of(bars)[now], features_of(changed)[now])
+    before, after = (features_of(b, spec=spec)[now] for b in (bars, changed))
+    np.testing.assert_array_equal(before, after)
 
 
 def test_from_bars_in_any_order_and_twice_gives_the_same_market() -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC, SPECS, FeatureSpec
 from rl import baselines
 from rl.account import ACCOUNT_INPUTS, Account, Action, Costs, advance
-from rl.baselines import FEATURE_SPEC, RULES_ID
+from rl.baselines import RULES_ID
 from rl.episodes import Market
 from rl.evaluate import backtest, report
 from rl.gate import admit
@@ -111,13 +112,14 @@ def test_report_tells_knowledge_from_chance(market: Market) -> None:
     assert set(found["baselines"]) == {"flat", "buy_and_hold", "random", "rules-1"}
 
 
-def test_rules_graph_equals_the_rules(market: Market) -> None:
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_rules_graph_equals_the_rules(spec: FeatureSpec) -> None:
     rng = np.random.default_rng(0)
-    x = rng.normal(0, 1, (5_000, 13)).astype(np.float32)
+    x = rng.normal(0, 1, (5_000, len(spec.names) + 2)).astype(np.float32)
     names = FEATURE_SPEC.names
     x[:, names.index("volatility_20")] = np.abs(x[:, names.index("volatility_20")])
     x[:, names.index("rsi_14")] = rng.uniform(0, 100, len(x))
-    _, onnx = baselines.rules_model()
+    _, onnx = baselines.rules_model(spec)
     policy = OnnxPolicy(onnx)
     np.testing.assert_array_equal(policy(x), baselines.rules(x))
     assert set(policy(x)) == {0, 1, 2}
@@ -128,7 +130,10 @@ def test_rules_are_registered_once(tmp_path: Path) -> None:
     registry = Registry(str(tmp_path))
     first = registry.ensure_rules()
     assert registry.ensure_rules() == first
-    assert [m.id for m in registry.list()] == [RULES_ID]
+    other = registry.ensure_rules(EXTENDED_SPEC)
+    assert other != first
+    assert [m.id for m in registry.list()] == [RULES_ID] * 2
+    assert (registry.ensure_rules(), registry.ensure_rules(EXTENDED_SPEC)) == (first, other)
     manifest, _ = registry.load(first, expected_fingerprint=FEATURE_SPEC.fingerprint)
     assert manifest.kind == "rules"
 

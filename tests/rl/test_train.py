@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import ray
 
-from pipelines.errors import ConfigError, ModelError
+from pipelines.errors import ConfigError, FingerprintMismatch, ModelError
+from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC
 from rl import gate
 from rl.account import Costs
 from rl.env import EnvConfig, observation_space
@@ -66,18 +67,23 @@ def module_of(kind: str, market: Market) -> Any:
     else:
         extra = {}
     return {"ppo": PolicyModule, "dqn": QModule}[kind](
-        observation_space=observation_space(),
+        observation_space=observation_space(market.features.shape[1]),
         action_space=gym.spaces.Discrete(3),
         model_config=config,
         **extra,
     )
 
 
+@pytest.mark.parametrize("features", ["market", "extended_market"])
 @pytest.mark.parametrize("kind", ["ppo", "dqn"])
-def test_exported_graph_equals_the_module_on_random_observations(kind: str, market: Market) -> None:
+def test_exported_graph_equals_the_module_on_random_observations(
+    kind: str, features: str, request: pytest.FixtureRequest
+) -> None:
+    market: Market = request.getfixturevalue(features)
     module = module_of(kind, market)
     onnx = export(module)
-    observations = np.random.default_rng(3).normal(0, 3, (2_000, 13)).astype(np.float32)
+    shape = (2_000, len(market.spec.names) + 2)
+    observations = np.random.default_rng(3).normal(0, 3, shape).astype(np.float32)
     assert largest_difference(module, onnx, observations) <= 1e-5
 
 
@@ -130,11 +136,20 @@ def test_train_twice_with_one_seed_gives_the_same_model(local_ray: None, market:
     assert first.steps == 2_048
 
 
-def test_train_dqn_gives_q_values(local_ray: None, market: Market) -> None:
+def test_train_dqn_on_the_longer_features_gives_q_values_and_names_them(
+    local_ray: None, extended_market: Market, tmp_path: Path
+) -> None:
     config = replace(SMALL, algorithm="dqn", max_steps=1_000, budget_s=10, dqn_batch_steps=64)
-    result = train(config, market)
-    assert result.manifest.kind == "dqn"
-    assert result.manifest.metrics["finite"]
+    result = train(config, extended_market)
+    manifest = result.manifest
+    assert manifest.kind == "dqn"
+    assert manifest.metrics["finite"]
+    assert manifest.fingerprint == EXTENDED_SPEC.fingerprint
+    assert manifest.inputs == (*EXTENDED_SPEC.names, "position_fraction", "cash_fraction")
+    registry = Registry(str(tmp_path))
+    ref = registry.register(manifest, result.onnx)
+    with pytest.raises(FingerprintMismatch, match=FEATURE_SPEC.fingerprint):
+        registry.load(ref, expected_fingerprint=FEATURE_SPEC.fingerprint)
 
 
 def test_train_on_prices_with_nan_fails_loudly(local_ray: None, market: Market) -> None:

@@ -176,7 +176,7 @@ def make_bench(*, first_seq: int = 1, chosen: bool = True) -> Bench:
     policy.refresh()
     holder: list[Bench] = []
     clock: Callable[[], int] = lambda: holder[0].wall_ns  # noqa: E731
-    service = SignalService(mirror, policy, names=FEATURE_SPEC.names, wall=clock)
+    service = SignalService(mirror, policy, wall=clock)
     holder.append(Bench(memory, mirror, loader, policy, service))
     return holder[0]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pipelines.events import MINUTE_NS, item
-from pipelines.features.spec import FEATURE_SPEC
-from serve.decide import UnknownSymbol
+from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC
+from serve.asked import OtherFeatures, UnknownSymbol, WrongFeatures
 from serve.market import MarketTime
 from tests.serve.conftest import OPEN_NS, Bench, features_item, make_bench, minute
 
@@ -215,3 +215,22 @@ def test_published_signal_of_another_shape_is_skipped_and_the_next_one_taken(ben
     )
     bench.sync()
     assert ask(bench, 0, DOWN) == first
+
+
+def test_batch_of_other_features_than_those_served_is_refused(bench) -> None:
+    with pytest.raises(OtherFeatures, match=r"\(intraday\) are served"):
+        bench.service.batch(["SPY"], [UP], fingerprint=EXTENDED_SPEC.fingerprint)
+    assert bench.service.batch(["SPY"], [UP], fingerprint=FEATURE_SPEC.fingerprint)
+    with pytest.raises(WrongFeatures, match=r"features.1: 3 were given, and intraday has 11"):
+        bench.service.batch(["SPY", "QQQ"], [UP, [0.0] * 3])
+    with pytest.raises(WrongFeatures, match=r"features: 22 were given"):
+        bench.service.given("SPY", [0.0] * 22)
+
+
+def test_latest_on_published_features_that_are_not_served_holds_unavailable(bench) -> None:
+    published = features_item(log_return_1=1.0)
+    published["data"]["fingerprint"] = EXTENDED_SPEC.fingerprint
+    bench.memory.apply_items([published])
+    bench.sync()
+    answer = bench.service.latest("SPY")
+    assert (answer["action"], answer["reason"]) == ("HOLD", "unavailable")

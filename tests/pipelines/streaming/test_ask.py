@@ -23,7 +23,7 @@ AT = "2011-01-03T14:30:00Z"
 def row(symbol: str = "SPY", **changes):
     return {
         "symbol": symbol, "event_time": AT, "bar": {"open": 1.0, "close": 2.0},
-        "values": [0.5] * 11, "reason": None, "market_ns": 1294065061_000000000,
+        "values": [0.5] * 11, "fingerprint": "f", "reason": None, "market_ns": 1294065061_000000000,
     } | changes  # fmt: skip
 
 
@@ -115,6 +115,7 @@ def test_decide_asks_once_in_the_form_of_the_contract(policy, client):
     assert [s["action"] for s in client.decide(rows)] == ["BUY", "BUY"]
     assert policy.requests == [request_of(rows)]
     assert policy.requests[0] == {
+        "fingerprint": "f",
         "symbols": ["SPY", "QQQ"],
         "features": [[0.5] * 11, [None] * 11],
         "bars": [{"event_time": AT, "open": 1.0, "close": 2.0}] * 2,

@@ -19,9 +19,11 @@ from pipelines.exchange.market import remaining
 from pipelines.exchange.playback import Playback
 from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.features.bar import ClosedBar
-from pipelines.features.builder import FeatureBuilder
-from pipelines.streaming.bars import Part, Start, SymbolState, op_of_trade
+from pipelines.features.builder import FeatureBuilder, batch
+from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC, SPECS
+from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.derived import Derived
+from pipelines.streaming.parts import Part, Start, op_of_trade
 from pipelines.streaming.reduce import add
 
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
@@ -211,7 +213,7 @@ def test_forming_bar_is_given_at_most_so_often_and_never_once_it_closed():
     fold(parts((60, [bar(0)]), (61, [trade(61, 11.0, 2)])), state)
     first = state.forming(every_ns=every)
     assert (first["event_time"], first["bar"]["close"]) == ("2011-01-03T14:31:00Z", 11.0)
-    assert first["values"][0] == pytest.approx(np.log(11 / 10))
+    assert first["values"]["log_return_1"] == pytest.approx(np.log(11 / 10))
     state = SymbolState.from_bytes(state.to_bytes())
     fold([Part("run-1", 3, int(61.5 * SECOND_NS), T0 + 62 * SECOND_NS, [trade(62, 12.0)])], state)
     assert state.forming(every_ns=every) is None
@@ -389,3 +391,76 @@ def test_state_of_another_version_is_refused():
     data = SymbolState().to_bytes().replace(b'"v":1', b'"v":9')
     with pytest.raises(ValueError, match="version 9"):
         SymbolState.from_bytes(data)
+
+
+def _minutes(n: int) -> list[ClosedBar]:
+    rng = np.random.default_rng(5)
+    close = np.round(100 + np.cumsum(rng.normal(0, 0.05, n)), 2)
+    return [
+        ClosedBar(T0 + i * MINUTE_NS, c, c + 0.02 * (i % 3), c - 0.03, c, 10.0 + i % 7, 3, c)
+        for i, c in enumerate(close.tolist())
+    ]
+
+
+def _closing(bars, first: int):
+    """Each bar as its message right after its minute; ``first`` is the number of the first."""
+    ops = [["b", b.start_ns, b.open, b.high, b.low, b.close, b.volume, 3, 1] for b in bars]
+    return parts(*((60 * (first + i + 1), [op]) for i, op in enumerate(ops)))
+
+
+def _history(bars, spec):
+    """History that ends where it is asked to, as the warm-up gives it."""
+
+    def start_of(before_ns: int) -> Start:
+        builder, starts = FeatureBuilder(spec), []
+        for known in bars:
+            if known.start_ns + MINUTE_NS <= before_ns:
+                builder.push(known)
+                starts.append(known.start_ns)
+        return Start(window=builder.state(), starts=tuple(starts[-3:]))
+
+    return start_of
+
+
+def _expected(bars, spec):
+    return batch(
+        close=[b.close for b in bars], volume=[b.volume for b in bars], spread_bps=2.0,
+        high=[b.high for b in bars], low=[b.low for b in bars],
+        start_ns=[b.start_ns for b in bars], spec=spec,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_fold_of_each_spec_warmed_up_and_restarted_equals_the_batch_at_every_bar(spec):
+    bars = _minutes(130)
+    state, closed = SymbolState(spec), []
+    for i, part in enumerate(_closing(bars[70:], 70)):
+        closed += fold([part], state, _history(bars[:70], spec))
+        if i % 20 == 7:
+            state = SymbolState.from_bytes(state.to_bytes(), spec)
+    got = np.array([c.row.values for c in closed], dtype=float)
+    np.testing.assert_allclose(got, _expected(bars, spec)[70:], rtol=0, atol=1e-9)
+    assert {c.row.spec.fingerprint for c in closed} == {spec.fingerprint}
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_state_of_other_features_goes_on_over_history_without_losing_a_bar(back):
+    bars = _minutes(100)
+    before, after = (EXTENDED_SPEC, FEATURE_SPEC) if back else (FEATURE_SPEC, EXTENDED_SPEC)
+    stream = _closing(bars[70:], 70)
+    state = SymbolState(before)
+    fold(stream[:15], state, _history(bars[:70], before))
+    state = SymbolState.from_bytes(state.to_bytes(), after)
+    closed = fold(stream, state, _history(bars[:85], after))  # the first 15 are repeats
+    got = np.array([c.row.values for c in closed], dtype=float)
+    np.testing.assert_allclose(got, _expected(bars, after)[85:], rtol=0, atol=1e-9)
+
+
+def test_state_of_other_features_is_cold_where_history_lacks_its_last_bar():
+    bars = _minutes(100)
+    stream = _closing(bars[70:], 70)
+    state = SymbolState()
+    fold(stream[:15], state, _history(bars[:70], FEATURE_SPEC))
+    state = SymbolState.from_bytes(state.to_bytes(), EXTENDED_SPEC)
+    first, *_ = fold(stream, state, _history(bars[:84], EXTENDED_SPEC))
+    assert not first.row.warm

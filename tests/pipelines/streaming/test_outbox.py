@@ -17,8 +17,8 @@ from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
-from pipelines.streaming.bars import Decidable
 from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.parts import Decidable
 from pipelines.streaming.signals import payload_of
 from pipelines.streaming.warmup import decided_in
 
@@ -266,7 +266,7 @@ def test_take_without_bars_publishes_roll_ups_that_closed_by_time(new_outbox, si
 def test_take_publishes_forming_bars_and_drops_them_while_the_last_are_on_their_way(new_outbox):
     forming = {
         "event_time": "2011-01-03T14:30:00Z", "at_ns": 7, "bar": {"close": 2.0},
-        "values": [0.5] * len(FEATURE_SPEC.names),
+        "values": dict.fromkeys(FEATURE_SPEC.names, 0.5),
     }  # fmt: skip
     payload = orjson.dumps({"symbol": "SPY", "provisional": forming}).decode()
     rows = [{"symbol": "SPY", "payload": payload, "signal": None}]

@@ -7,7 +7,8 @@ from unittest.mock import Mock
 import pytest
 
 from pipelines.events import GAP, HEARTBEAT, MINUTE_NS, Record, parse_time_ns
-from pipelines.streaming.bars import Start, SymbolState
+from pipelines.streaming.bars import SymbolState
+from pipelines.streaming.parts import Start
 from pipelines.streaming.reduce import add, parts_of, reduce
 
 

@@ -17,8 +17,9 @@ from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.archive import Archive
-from pipelines.streaming.bars import Part, SymbolState
+from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.parts import Part
 from pipelines.streaming.reduce import add, parts_of
 from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.signals import payload_of

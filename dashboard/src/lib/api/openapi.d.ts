@@ -573,9 +573,15 @@ export interface components {
             bars: (components["schemas"]["BatchBar"] | null)[] | null;
             /**
              * Features
-             * @description Per symbol the 11 features, or null; a null inside means not warm yet.
+             * @description Per symbol the features that are served, in order, or null; a null inside means not warm yet.
              */
             features: ((number | null)[] | null)[];
+            /**
+             * Fingerprint
+             * @description Of the features; others than those that are served are refused (409).
+             * @default null
+             */
+            fingerprint: string | null;
             /**
              * Reasons
              * @description Per symbol why its input must not be decided on, or null.
@@ -936,7 +942,7 @@ export interface components {
             cash_fraction: number | null;
             /**
              * Features
-             * @description The 11 features of FeatureSpec 1 in order, dimensionless; without them the latest closed bar of the symbol is decided on.
+             * @description The features that are served, in order, dimensionless (`intraday`: 11, `intraday-extended`: 22); without them the latest closed bar of the symbol is decided on.
              * @default null
              */
             features: number[] | null;
@@ -1634,6 +1640,15 @@ export interface operations {
             };
             /** @description Unknown symbol or address. */
             404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description The features are not those that are served. */
+            409: {
                 headers: {
                     [name: string]: unknown;
                 };
