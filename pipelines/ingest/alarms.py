@@ -1,4 +1,19 @@
-"""What is wrong now though the producer goes on: named, dated, logged now and then."""
+"""What is wrong now though the producer goes on: named, dated, logged now and then.
+
+======================  =====================================================================
+``stale_feed``          an open market, and the feed says nothing; until something comes
+``failover``            a worse source than the best is used
+``stream_refuses``      Kinesis takes no records
+``stream_replaced``     it was made anew: what the lake lacks is sent again
+``spilling``            messages wait in the journal
+``journal_full``        the feed has to wait
+``journal_failed``      the disk takes nothing
+``journal_unreadable``  records of the journal are lost; stays until the next start
+``lost_records``        records are in no lake and no journal; stays until the next start
+``state_not_saved``     the disk takes no state
+``hot_symbol``          one symbol, or one bucket of them, has most of the messages
+======================  =====================================================================
+"""
 
 from __future__ import annotations
 
@@ -23,7 +38,7 @@ class Alarms:
 
     >>> alarms = Alarms()
     >>> alarms.on("journal_full", "1,024 MB")
-    >>> [(alarm["alarm"], alarm["detail"]) for alarm in alarms.to_list()]
+    >>> [(alarm["name"], alarm["detail"]) for alarm in alarms.to_list()]
     [('journal_full', '1,024 MB')]
     >>> alarms.off("journal_full"); alarms.to_list()
     []
@@ -38,7 +53,7 @@ class Alarms:
     def on(self, alarm: str, detail: str) -> None:
         """It is so, now; logged at most every ten seconds."""
         with self._lock:
-            entry = self._on.setdefault(alarm, {"alarm": alarm, "since_wall_ns": wall_ns()})
+            entry = self._on.setdefault(alarm, {"name": alarm, "since_ns": wall_ns()})
             entry["detail"] = detail
             now_s = self._now_s()
             due = now_s - self._logged_s.get(alarm, float("-inf")) >= LOG_EVERY_S
@@ -55,6 +70,6 @@ class Alarms:
             log.info("alarm %s is over", alarm)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """The alarms that are on, oldest first: ``alarm``, ``detail``, ``since_wall_ns``."""
+        """The alarms that are on, oldest first: ``name``, ``since_ns`` (wall time), ``detail``."""
         with self._lock:
             return [dict(entry) for entry in self._on.values()]

@@ -11,18 +11,20 @@ WINDOW_S = 10.0
 MIN_BUCKETS = 4
 MIN_MESSAGES = 1000
 HOT_SHARE = 0.6
+MAX_NAMES = 20
 
 
 class HotBucket:
     """Watches the share of the busiest bucket, over ten seconds at a time.
 
     Args:
-        alarms: Told ``hot_bucket``.
+        alarms: Told ``hot_symbol``.
     """
 
     def __init__(self, alarms: Alarms) -> None:
         self._alarms = alarms
         self._counts: dict[int, int] = {}
+        self._names: dict[int, set[str]] = {}
         self._began_s: float | None = None
 
     def note(self, acked: Sequence[Acked], *, now_s: float) -> None:
@@ -35,6 +37,10 @@ class HotBucket:
         >>> alarms.to_list()[0]["detail"]
         'bucket 0 has 90 % of the messages'
         """
+        for record in acked:
+            names = self._names.setdefault(record.bucket, set())
+            if len(names) < MAX_NAMES:
+                names.update(record.note.marks)
         self.add([(record.bucket, record.note.n_messages) for record in acked], now_s=now_s)
 
     def add(self, loads: Sequence[tuple[int, int]], *, now_s: float) -> None:
@@ -45,7 +51,7 @@ class HotBucket:
             self._began_s = now_s
         if now_s - self._began_s >= WINDOW_S:
             self._judge()
-            self._counts, self._began_s = {}, now_s
+            self._counts, self._names, self._began_s = {}, {}, now_s
 
     def _judge(self) -> None:
         total = sum(self._counts.values())
@@ -53,8 +59,8 @@ class HotBucket:
         share = self._counts[bucket] / max(1, total)
         used = len(self._counts) >= MIN_BUCKETS and total >= MIN_MESSAGES
         if used and share >= HOT_SHARE:
-            self._alarms.on(
-                "hot_bucket", f"bucket {bucket} has {share:.0%} of the messages".replace("%", " %")
-            )
+            names = ", ".join(sorted(self._names.get(bucket, ())))
+            who = f"bucket {bucket} ({names})" if names else f"bucket {bucket}"
+            self._alarms.on("hot_symbol", f"{who} has {100 * share:.0f} % of the messages")
         else:
-            self._alarms.off("hot_bucket")
+            self._alarms.off("hot_symbol")

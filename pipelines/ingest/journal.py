@@ -108,6 +108,16 @@ class Journal:
         return sum(segment.size for segment in self._segments)
 
     @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        return self._folder
+
+    @property
+    def segment(self) -> int | None:
+        """Number of the file that is written, or was last."""
+        return self._segments[-1].number if self._segments else None
+
+    @property
     def torn(self) -> int:
         """Files whose end cannot be read."""
         return len(self._torn)

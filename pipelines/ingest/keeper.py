@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 
-from pipelines.errors import LakeError
+from pipelines.ingest import files
 from pipelines.ingest.durable import JournaledBatcher
 from pipelines.ingest.journal import Journal
 from pipelines.ports import StoredMarks
@@ -42,6 +42,7 @@ class Keeper:
         self._lake = lake
         self._lock = lock
         self._prune_s = prune_s
+        self._synced: int | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-keeper", daemon=True)
 
@@ -71,10 +72,14 @@ class Keeper:
         """What a power cut may take is a second old at most; a killed process loses nothing."""
         with self._lock:
             fd = self._journal.sync_fd()
+            written = self._journal.segment
         if fd is None:
             return
         try:
             os.fdatasync(fd)
+            if written != self._synced:
+                files.sync_folder(self._journal.folder)  # a new file has a name to be kept, too
+                self._synced = written
         except OSError as error:
             log.warning("the journal is not synced: %s", error)
         finally:
@@ -85,8 +90,8 @@ class Keeper:
             return
         try:
             held = self._lake.marks()
-        except LakeError as error:
-            log.info("the lake does not say what it holds: %s", error)
+        except Exception as error:  # noqa: BLE001 (whatever a lake raises: the journal is kept)
+            log.info("the lake does not say what it holds: %r", error)
             return
         with self._lock:
             self._batcher.prune(held)

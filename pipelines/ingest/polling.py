@@ -126,6 +126,8 @@ class Polling:
                     self._until |= dict.fromkeys(symbols, stop_ns)
                     begin_ns = stop_ns
         except FeedTransient as error:
+            if self._reception.leaving():
+                return
             if error.code != TOO_MANY_REQUESTS or not self._reception.settled:
                 raise
             self._interval_s = min(SLOWEST_S, self._interval_s * SLOWER_AFTER_429)

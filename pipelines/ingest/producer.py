@@ -253,6 +253,7 @@ class Producer:
             lock=self._lock,
             watch=self._watch,
             meter=self._meter,
+            alarms=self._alarms,
         )
         self._sessions = Sessions(
             desk,
@@ -334,6 +335,8 @@ class Producer:
             self._backfiller.stop()
         stored = self._parts is None or self._parts.finish(self._flush_s)
         self._drained = stored
+        if self._sessions is not None:
+            self._sessions.join()
         if self._state != "failed":
             self._state = "stopped"
         log.info("stopped; %s", "all is stored" if stored else "not all could be stored")

@@ -17,6 +17,7 @@ from pipelines.clock import wall_ns
 from pipelines.errors import FeedTransient
 from pipelines.events import MINUTE_NS, NEWS, SECOND_NS
 from pipelines.ingest import meter, watch
+from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.intake import Intake
@@ -49,6 +50,7 @@ class Desk:
         lock: Guards intake and tracker.
         watch: Judges silence.
         meter: Counts messages.
+        alarms: Told what is wrong.
 
     Attributes:
         asked: Per symbol, the wall time at which it was first subscribed.
@@ -64,6 +66,7 @@ class Desk:
         lock: threading.Lock,
         watch: watch.StalenessWatch,
         meter: meter.Meter,
+        alarms: Alarms,
     ) -> None:
         self.config = config
         self.intake = intake
@@ -72,6 +75,7 @@ class Desk:
         self.lock = lock
         self.watch = watch
         self.meter = meter
+        self.alarms = alarms
         self.asked: dict[str, int] = {}
 
     def lost(self) -> Iterable[str]:
@@ -192,7 +196,9 @@ class Reception:
             self._watch.heard(counts, now_s, phase=phase)
         if any(kind == STATUS for kind, _ in counts):
             self._note_halts(messages)
-        self.had_data = True
+        if not self.had_data:
+            self.had_data = True
+            self._desk.alarms.off("stale_feed")
 
     def take_malformed(self, reason: str, raw: bytes, received_ns: int) -> None:
         """A frame came that cannot be read."""
@@ -219,12 +225,16 @@ class Reception:
             with self._lock:
                 self._intake.heartbeat(wall_ns=wall_ns())
 
-    def declare_open_gaps(self) -> None:
-        """Write the gap rows that still wait for a message, before the end; the caller locks."""
+    def declare_open_gaps(self, *, quiet_s: float = 0.0) -> None:
+        """Write the gap rows that still wait for a message; the caller locks.
+
+        Args:
+            quiet_s: What was published less than so long ago may still be on its way.
+        """
         if not self._intake.clock_known:
             return  # the state remembers; the next run declares it
         now_ns = wall_ns()
-        until = self._acked_ns if self._acked_ns is not None else now_ns
+        until = max(self._acked_ns or 0, now_ns - int(quiet_s * SECOND_NS))
         rows = self._tracker.close(self._intake.clock.market_ns(until) + 1)
         self._intake.write_gaps(rows, wall_ns=now_ns)
 
@@ -299,8 +309,11 @@ class Reception:
     def _close_gaps_when_quiet(self, now_s: float) -> None:
         if not self._tracker.open or now_s - self._acked_s < QUIET_S:
             return
+        phase = watch.phase_at(self._intake.clock, wall_ns())
+        if not self.had_data and phase is not None and self._watch.suspicious(now_s, phase=phase):
+            return  # nothing came, but it should: the gap is not over
         with self._lock:
-            self.declare_open_gaps()
+            self.declare_open_gaps(quiet_s=QUIET_S)
 
     def _judge_silence(self, now_s: float) -> None:
         phase = watch.phase_at(self._intake.clock, wall_ns())
@@ -308,6 +321,7 @@ class Reception:
             self._watch.quiet_time(now_s)
         elif (silence := self._watch.stale(now_s, phase=phase)) is not None:
             self._watch.gave_up()
+            self._desk.alarms.on("stale_feed", silence)
             raise FeedTransient(f"the feed is silent though the market is open: {silence}")
 
 

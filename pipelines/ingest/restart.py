@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from pipelines.errors import LakeError, StreamError
+from pipelines.errors import StreamError
 from pipelines.ingest import state as states
 from pipelines.ingest.journal import Entry, Journal
 from pipelines.ingest.state import ProducerState
@@ -111,8 +111,8 @@ def _without_state(journal: Journal | None, *, epoch: str, lake: StoredMarks | N
     if entries and lake is not None:
         try:
             held = lake.marks()
-        except LakeError as error:
-            log.warning("the lake does not say what it holds: %s", error)
+        except Exception as error:  # noqa: BLE001 (whatever a lake raises: then all is put again)
+            log.warning("the lake does not say what it holds: %r", error)
     runs = {entry.shelved.epoch for entry in entries}
     older = {run: {str(b): n for b, n in held.get(run, {}).items()} for run in runs}
     state = ProducerState(epoch=epoch, older=older)

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.errors import ConfigError, LakeError, StreamError
+from pipelines.errors import ConfigError, StreamError
 from pipelines.ingest import edges
 from pipelines.ingest import state as states
 from pipelines.ingest.alarms import Alarms
@@ -303,8 +303,8 @@ class Sender:
         for delay_s in delays(first_s=PROBE_FIRST_S, cap_s=PROBE_CAP_S, rng=self._rng):
             try:
                 return self._lake.marks()
-            except LakeError as error:
-                self._report(str(error))
+            except Exception as error:  # noqa: BLE001 (whatever a lake raises ends no sender)
+                self._report(f"the lake does not say what it holds: {error!r}")
                 if self._now_s() + delay_s >= deadline or self._stop.wait(delay_s):
                     break
         return {}

@@ -102,6 +102,10 @@ class Sessions:
         """There will be no other session."""
         self._prober.end()
 
+    def join(self) -> None:
+        """Wait until nothing of them runs any more."""
+        self._prober.join()
+
     def once(self) -> Ended:
         """One session, from its opening to its end; what is missed from now on is noted."""
         desk = self._desk
@@ -129,7 +133,14 @@ class Sessions:
             ended = self._left(reception.had_data)
         with desk.lock:
             desk.tracker.interrupted(desk.lost(), reason=ended.reason)
+        self._say_source()
         return ended
+
+    def _say_source(self) -> None:
+        if self.degraded is not None:
+            self._desk.alarms.on("failover", f"{self.source} is used; {self.degraded}")
+        else:
+            self._desk.alarms.off("failover")
 
     def _over(self) -> bool:
         return self._leaving() or self._prober.found is not None or not self._wanted()

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Protocol
 
-from pipelines.errors import FeedError
+from pipelines.errors import FeedError, FeedTransient
 from pipelines.ingest import lease
 from pipelines.ingest.config import ProducerConfig, SourceConfig
 from pipelines.ingest.connection import Connection, probe
 from pipelines.ingest.failover import Failover
 from pipelines.ingest.meter import Meter
 from pipelines.ingest.polling import Polling, RestTicks
-from pipelines.ingest.reception import Reception
+from pipelines.ingest.reception import POLL_S, Reception
 from pipelines.ingest.subscriptions import Subscriptions
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class FeedSource(Protocol):
         ...
 
 
-MakeClient = Callable[[SourceConfig, ProducerConfig], RestTicks]
-"""Makes the client of a source that is polled."""
+MakeClient = Callable[[SourceConfig, ProducerConfig, Callable[[], bool]], RestTicks]
+"""Makes the client of a source that is polled; it waits for nothing when we are to leave."""
 
 
 def open_source(
@@ -53,13 +54,23 @@ def open_source(
 ) -> FeedSource:
     """The adapter of a source, for one session."""
     if source.polled:
-        return Polling(make_client(source, reception.config), reception, wanted=wanted)
+        client = make_client(source, reception.config, reception.leaving)
+        return Polling(client, reception, wanted=wanted)
     return Connection(source.url, reception, meter=meter, wanted=wanted)
 
 
-def rest_client(source: SourceConfig, config: ProducerConfig) -> RestTicks:
+def rest_client(
+    source: SourceConfig, config: ProducerConfig, leaving: Callable[[], bool]
+) -> RestTicks:
     """Alpaca's REST through the vendor's client."""
     from pipelines.history import RestHistory
+
+    def wait(seconds: float) -> None:
+        deadline_s, never = time.monotonic() + seconds, threading.Event()
+        while (left_s := deadline_s - time.monotonic()) > 0:
+            if leaving():
+                raise FeedTransient("REST was left while it allowed no more")
+            never.wait(min(POLL_S, left_s))
 
     return RestHistory(
         base_url=source.url,
@@ -68,6 +79,7 @@ def rest_client(source: SourceConfig, config: ProducerConfig) -> RestTicks:
         feed=source.feed,
         timeout_s=config.connect_timeout_s,
         per_minute=config.rest_per_minute,
+        sleep=wait,
     )
 
 
@@ -109,8 +121,11 @@ class Prober:
             self._thread.start()
 
     def end(self) -> None:
-        """Ask no more."""
+        """Ask no more; a question that is under way may still wait for its answer."""
         self._over.set()
+
+    def join(self) -> None:
+        """Wait, after :meth:`end`, until nobody asks."""
         if self._thread is not None:
             self._thread.join(self._config.connect_timeout_s + 1)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines import codec
 from pipelines.errors import ConfigError, MalformedFrame
-from pipelines.ingest import edges
+from pipelines.ingest import edges, files
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.unfilled import Unfilled
 from pipelines.ports import TailReader
@@ -88,11 +88,12 @@ def load(path: Path) -> ProducerState | None:
 
 
 def save(path: Path, state: ProducerState) -> None:
-    """Replace the saved state, at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps({"version": STATE_VERSION, **asdict(state)}))
-    draft.replace(path)
+    """Replace the saved state, at once or not at all, also if the machine goes down.
+
+    Raises:
+        OSError: It is as it was.
+    """
+    files.replace_text(path, json.dumps({"version": STATE_VERSION, **asdict(state)}))
 
 
 def recover(state: ProducerState, tail: TailReader) -> ProducerState:

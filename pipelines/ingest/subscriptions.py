@@ -1,4 +1,4 @@
-"""Which symbols are subscribed on which channel, and who of several producers takes which. Pure.
+"""Which symbols are subscribed on which channel, and who of several producers takes which.
 
 Also the small file that keeps what was changed at run time, so that a restart does not undo it.
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipelines.errors import ConfigError
 from pipelines.events import bucket_of
+from pipelines.ingest import files
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,8 @@ def share(subscriptions: Subscriptions, index: int, count: int) -> dict[str, tup
 
 def save(path: Path, wanted: Subscriptions, *, configured: Subscriptions) -> None:
     """Keep what was asked at run time, beside what the settings asked when it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(path.name + ".tmp")
-    draft.write_text(json.dumps({"configured": tidy(configured), "wanted": dict(wanted)}))
-    draft.replace(path)
+    kept = {"configured": tidy(configured), "wanted": dict(wanted)}
+    files.replace_text(path, json.dumps(kept))
 
 
 def load(path: Path, *, configured: Subscriptions) -> dict[str, tuple[str, ...]]:

@@ -31,6 +31,9 @@ GROUPS = {TRADE: TICKS, QUOTE: TICKS, BAR: BARS}
 USUAL_MESSAGES = {TICKS: 50.0, BARS: 5.0}
 """So many expected messages that did not come are suspicious."""
 
+FEW_MESSAGES = 5.0
+"""So many expected messages that did not come are no quiet, though no reason to reconnect."""
+
 UNLEARNED_PATIENCE = 8.0
 LEARNED_AFTER = 20
 MEMORY_S, MEMORY_MESSAGES = 120.0, 2 * LEARNED_AFTER
@@ -198,6 +201,17 @@ class StalenessWatch:
                 what = "minute bars" if name == BARS else "trades and quotes"
                 return f"no {what} for {silent_s:.0f} s"
         return None
+
+    def suspicious(self, now_s: float, *, phase: str) -> bool:
+        """Whether something should have come already, in an open market: this is no quiet."""
+        if self._fruitless:
+            return True
+        for name in self._watched:
+            group = self._groups[name]
+            rate = group.expected_rate(phase, self._halted)
+            if rate and group.last_s is not None and rate * (now_s - group.last_s) >= FEW_MESSAGES:
+                return True
+        return False
 
     def limit_s(self, name: str, phase: str) -> float:
         """Silence of a group that is still no matter, seconds."""

@@ -30,7 +30,7 @@ def proxy(kinesis) -> Iterator[FaultProxy]:
 
 
 def _alarms(rig) -> set[str]:
-    return {alarm["alarm"] for alarm in rig.stats().get("alarms", [])}
+    return {alarm["name"] for alarm in rig.stats().get("alarms", [])}
 
 
 @pytest.mark.parametrize("minutes", [2, long(40)])

@@ -239,7 +239,7 @@ class Running:
     def until(self, condition: Callable[[dict[str, Any]], bool], timeout_s: float = 15) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition(self.producer.stats()):
-            assert time.monotonic() < deadline, self.producer.stats()
+            assert time.monotonic() < deadline, str(self.producer.stats())
             time.sleep(0.005)
 
     def streaming(self) -> None:

@@ -30,7 +30,7 @@ def _publish(feed, n, rng=None):
 
 
 def _alarms(stats):
-    return {alarm["alarm"] for alarm in stats["alarms"]}
+    return {alarm["name"] for alarm in stats["alarms"]}
 
 
 def test_outage_beyond_memory_waits_on_disk_and_drains_in_order(feed, stream, start, balance):
@@ -134,6 +134,7 @@ class _Lake:
         self._stream = stream
         self.data = []
         self.failures = 0
+        self.error: Exception = LakeError("the lake is away")
 
     def read(self):
         self.data = [put for _, _, put in self._stream.stored]
@@ -141,7 +142,7 @@ class _Lake:
     def marks(self):
         if self.failures:
             self.failures -= 1
-            raise LakeError("the lake is away")
+            raise self.error
         held = {}
         for put in self.data:
             record = codec.decode_record(put.data)
@@ -150,12 +151,14 @@ class _Lake:
         return held
 
 
-@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(
+    ("restart", "error"), [(False, KeyError("a broken file")), (True, LakeError("it is away"))]
+)
 def test_stream_made_anew_gets_back_what_the_lake_lacks_and_nothing_else(
-    feed, stream, start, balance, restart
+    feed, stream, start, balance, restart, error
 ):
     lake = _Lake(stream)
-    lake.failures = 1
+    lake.failures, lake.error = 1, error
     running = start(lake=lake)
     running.streaming()
     _publish(feed, 20)
@@ -254,7 +257,7 @@ def test_hot_bucket_is_over_when_the_load_is_even():
     hot = HotBucket(alarms)
     hot.add([(0, 9000), (1, 300), (2, 300), (3, 400)], now_s=0.0)
     hot.add([(0, 1)], now_s=11.0)
-    assert [a["alarm"] for a in alarms.to_list()] == ["hot_bucket"]
+    assert [a["name"] for a in alarms.to_list()] == ["hot_symbol"]
     hot.add([(0, 900), (1, 800), (2, 800), (3, 400)], now_s=12.0)
     hot.add([(1, 1)], now_s=22.0)
     assert alarms.to_list() == []
@@ -264,11 +267,11 @@ def test_alarm_logs_now_and_then_and_keeps_its_beginning(caplog):
     now = [0.0]
     alarms = Alarms(now_s=lambda: now[0])
     alarms.on("x", "first")
-    since = alarms.to_list()[0]["since_wall_ns"]
+    since = alarms.to_list()[0]["since_ns"]
     for now[0] in (1.0, 5.0, 11.0):
         alarms.on("x", "again")
     assert [r.getMessage() for r in caplog.records] == ["alarm x: first", "alarm x: again"]
-    assert alarms.to_list() == [{"alarm": "x", "detail": "again", "since_wall_ns": since}]
+    assert alarms.to_list() == [{"name": "x", "detail": "again", "since_ns": since}]
 
 
 def test_producer_that_runs_asks_the_lake_what_its_journal_need_not_keep(
@@ -279,6 +282,8 @@ def test_producer_that_runs_asks_the_lake_what_its_journal_need_not_keep(
 
         def marks(self):
             self.asked += 1
+            if self.asked < 3:
+                raise [OSError("no route"), KeyError("a broken file")][self.asked - 1]
             return {}
 
     monkeypatch.setattr("pipelines.ingest.keeper.SYNC_S", 0.01)
@@ -286,5 +291,5 @@ def test_producer_that_runs_asks_the_lake_what_its_journal_need_not_keep(
     lake = Lake()
     running = start(lake=lake)
     running.streaming()
-    wait(lambda: lake.asked > 0)
+    wait(lambda: lake.asked > 3)  # its failures end nothing
     assert running.drain()

@@ -11,6 +11,7 @@ import pytest
 
 from pipelines.errors import ConfigError, StreamError
 from pipelines.ingest.config import ProducerConfig
+from pipelines.ingest.watch import StalenessWatch
 
 SYMBOLS = ("SPY", "AAPL", "TSLA")
 
@@ -251,10 +252,8 @@ def test_stream_down_stops_reading_at_the_limit_and_recovers(feed, stream, start
     running.streaming()
     for _ in range(100):
         feed.publish([feed.trade("SPY") for _ in range(20)])
-    running.until(lambda s: s["stalls"] >= 1)
-    stats = running.producer.stats()
-    assert stats["queued"] < 250
-    assert stats["error"] == "down"
+    running.until(lambda s: s["stalls"] >= 1 and s["error"] == "down")
+    assert running.producer.stats()["queued"] < 250
     stream.down = False
     running.until(lambda s: s["acked"] == 2000)
     assert running.drain()
@@ -273,6 +272,32 @@ def test_mute_feed_in_open_market_reconnects_once_and_declares_a_gap(
     assert running.drain()
     assert feed.connections == 2
     assert "no trades and quotes" in stream.messages("gap")[0]["reason"]
+
+
+def test_mute_feed_that_speaks_again_by_itself_declares_all_that_it_kept_silent_about(
+    feed, stream, start, balance, monkeypatch
+):
+    """Reconnecting did not help; long after the new subscription the feed speaks again."""
+    monkeypatch.setattr("pipelines.ingest.watch.phase_at", lambda *_: "midday")
+    monkeypatch.setattr("pipelines.ingest.reception.QUIET_S", 0.05)
+    running = start(stale_s=0.2)
+    running.streaming()
+    for _ in range(30):
+        feed.publish([feed.trade("SPY"), feed.trade("AAPL")])
+    running.until(lambda s: s["reconnects"] == 1 and s["state"] == "streaming")
+    assert [a["name"] for a in running.producer.stats()["alarms"]] == ["stale_feed"]
+    looks = []
+    judge = StalenessWatch.suspicious
+    monkeypatch.setattr(
+        StalenessWatch, "suspicious", lambda *a, **k: looks.append(1) or judge(*a, **k)
+    )
+    running.until(lambda _: len(looks) >= 2)  # it was quiet for long enough, and was not believed
+    feed.tape += [feed.trade("SPY"), feed.trade("TSLA")]  # published, and kept from us
+    feed.publish([feed.trade("AAPL")])
+    running.until(lambda s: s["acked"] == 61 and s["gaps"] == 3)
+    assert running.producer.stats()["alarms"] == []
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
 
 
 def test_mute_feed_in_closed_market_is_left_alone(feed, start, monkeypatch):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import socket
 import threading
+import time
+from dataclasses import replace
 
 import pytest
 
 from pipelines.errors import FeedFatal, FeedTransient
 from pipelines.events import effective_ns
 from pipelines.ingest.actor import ProducerActor
-from pipelines.ingest.config import SourceConfig
+from pipelines.ingest.config import ProducerConfig, SourceConfig
 from pipelines.ingest.producer import Producer
+from pipelines.ingest.sources import rest_client
 from pipelines.kinesis.batching import Batcher
 
 SYMBOLS = ("SPY", "AAPL", "TSLA")
@@ -81,6 +85,8 @@ def test_plan_without_the_feed_falls_back_to_rest_and_returns_when_it_may(
     producer = start_with(Tape(feed), fallbacks=(REST,), probe_s=0.2, symbols=SYMBOLS)
     wait(lambda: producer.stats()["source"] == "rest" and producer.stats()["state"] == "streaming")
     assert "409" in producer.stats()["degraded"]
+    (alarm,) = producer.stats()["alarms"]
+    assert (alarm["name"], "409" in alarm["detail"]) == ("failover", True)
     for _ in range(10):
         feed.publish([feed.trade("SPY"), feed.trade("AAPL", x="V")])
         feed.publish(feed.bars(SYMBOLS))
@@ -88,6 +94,7 @@ def test_plan_without_the_feed_falls_back_to_rest_and_returns_when_it_may(
     refusing.clear()
     wait(lambda: producer.stats()["source"] == "feed" and producer.stats()["state"] == "streaming")
     assert producer.stats()["degraded"] is None
+    assert producer.stats()["alarms"] == []
     feed.publish([feed.trade(s) for s in SYMBOLS])
     assert producer.drain(10)
     assert balance(feed.tape, stream.messages()) == {}
@@ -132,6 +139,39 @@ def test_rest_that_allows_no_more_is_asked_more_slowly_and_loses_nothing(
     assert producer.drain(10)
     assert balance(feed.tape, stream.messages()) == {}
     assert stream.messages("gap") == []
+
+
+def test_rest_that_has_to_wait_for_its_next_minute_is_left_at_once():
+    leaving = threading.Event()
+    config = ProducerConfig(url="https://x", key="k", secret="s", symbols=SYMBOLS)
+    client = rest_client(REST, replace(config, rest_per_minute=1), leaving.is_set)
+    client._asked_s.append(time.monotonic())
+    threading.Timer(0.05, leaving.set).start()
+    began_s = time.monotonic()
+    with pytest.raises(FeedTransient, match="left"):
+        next(client.pages("t", SYMBOLS, start_ns=1, end_ns=2))
+    assert time.monotonic() - began_s < 30  # of the 60 that are left
+
+
+def test_prober_that_waits_for_an_answer_delays_no_record(feed, stream, start_with, wait):
+    """What is queued at the end is stored before anybody waits for a question under way."""
+    deaf = socket.create_server(("127.0.0.1", 0))
+    url = f"ws://127.0.0.1:{deaf.getsockname()[1]}"
+    producer = start_with(
+        Tape(feed), url=url, source="deaf", fallbacks=(SourceConfig("feed", feed.url),),
+        failover_after=1, probe_s=0.01, connect_timeout_s=1.0, batch_ms=1e6, max_queued=10,
+    )  # fmt: skip
+    wait(lambda: producer.stats()["source"] == "feed" and producer.stats()["state"] == "streaming")
+    wait(lambda: any(t.name == "prober" for t in threading.enumerate()))
+    feed.publish([feed.trade("SPY")])
+    wait(lambda: producer.stats()["received"] == 1)
+    order = []
+    join, put = producer._sessions.join, stream.put
+    producer._sessions.join = lambda: order.append("joined") or join()
+    stream.put = lambda records: order.append("stored") or put(records)
+    assert producer.drain(10)
+    assert order[-1] == "joined"
+    deaf.close()
 
 
 def test_limit_of_attempts_ends_in_failed_with_the_way_out(feed, start_with, wait):
