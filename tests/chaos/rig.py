@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class Rig:
         kinesis: The stream, as the judge reads it.
         symbols: What is traded and subscribed.
         channels: What is subscribed.
+        channel_symbols: Channels of which only some symbols are subscribed.
         exchange: Changes to the exchange's configuration.
     """
 
@@ -48,6 +49,7 @@ class Rig:
         *,
         symbols: tuple[str, ...] = SYMBOLS,
         channels: tuple[str, ...] = CHANNELS,
+        channel_symbols: Mapping[str, Sequence[str]] | None = None,
         **exchange: Any,
     ) -> None:
         self._folder = folder
@@ -55,6 +57,7 @@ class Rig:
         self._kinesis = kinesis
         self._symbols = symbols
         self._channels = channels
+        self._channel_symbols = dict(channel_symbols or {})
         self._children = 0
         port = processes.free_port()
         self.http = f"http://127.0.0.1:{port}"
@@ -103,6 +106,7 @@ class Rig:
             "lake": None if lake is None else str(lake),
             "config": {
                 "url": self.ws, "symbols": self._symbols, "channels": self._channels,
+                "channel_symbols": self._channel_symbols,
                 "clock_url": f"{self.http}/raytape/clock",
                 "state_path": str(self._folder / name / "state.json"),
                 "backoff_first_s": 0.1, "backoff_cap_s": 1.0, **config,
@@ -174,9 +178,15 @@ class Rig:
         sent = [
             Sent(entry["m"], clock.market_ns(entry["w"]))
             for entry in read_entries(self._folder / "tape")
-            if entry["c"] in wanted
+            if entry["c"] in wanted and self._asked(entry["c"], entry["m"])
         ]
         return balance(sent, [*archived, *self.stream()])
+
+    def _asked(self, channel: str, message: dict[str, Any]) -> bool:
+        """Whether a message of a subscribed channel is of a symbol that is subscribed on it."""
+        channel = "trades" if channel in AUTOMATIC else channel
+        chosen = self._channel_symbols.get(channel)
+        return chosen is None or message.get("S") in chosen
 
     def stream(self) -> list[bytes]:
         """The records that the stream holds, in order within a shard."""

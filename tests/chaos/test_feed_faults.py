@@ -1,4 +1,4 @@
-"""FAULTS 1–9, 16: the feed breaks, refuses, falls silent, talks nonsense. The tape is the judge."""
+"""FAULTS 1–9, 16, 17: the feed breaks, refuses, is silent, talks nonsense. The tape judges."""
 
 from __future__ import annotations
 
@@ -148,6 +148,24 @@ def test_nonsense_on_the_wire_is_quarantined_and_the_rest_kept(rig, clean):
     assert ledger.lost == ledger.holes == ledger.twice == 0, str(ledger)
     assert ledger.quarantined >= 5
     assert exchange.stats()["reconnects"] == 0
+
+
+@pytest.mark.long
+def test_one_symbol_with_most_of_the_load_is_an_alarm_and_clean(rig, clean):
+    """FAULTS 17: of one symbol all ticks come, of the others their bars alone."""
+    ticks = {"trades": ["TSLA"], "quotes": ["TSLA"]}
+    exchange = rig(speed=60, messages_per_minute=900, max_minutes=30, channel_symbols=ticks)
+    exchange.produce()
+    exchange.streaming()
+
+    def hot() -> list[str]:
+        alarms = exchange.stats().get("alarms", [])
+        return [a["detail"] for a in alarms if a["name"] == "hot_symbol"]
+
+    exchange.until(hot, what="it says so", timeout_s=40)
+    assert "TSLA" in hot()[0]
+    ledger = clean(exchange.finish(timeout_s=90))
+    assert (ledger.gaps, ledger.stored) == (0, ledger.sent)
 
 
 @pytest.mark.long
