@@ -18,6 +18,7 @@ from pipelines.kinesis.offsets import (
     Shard,
     ShardOffset,
     ancestors,
+    orphans,
 )
 
 AT_TIMESTAMP = "AT_TIMESTAMP"
@@ -94,6 +95,11 @@ class Begin:
     def resolve(self, shards: Iterable[Shard], *, now_ms: int) -> dict[str, ShardOffset]:
         """The place in each shard that reading begins with; children of others come later.
 
+        A place in a shard that the service has forgotten is left out if whatever is listed has a
+        place too, or comes before or after one: as children begin after their parents, that shard
+        was read to its end. Otherwise it stays, and :func:`~pipelines.kinesis.offsets.lost` names
+        it.
+
         Args:
             shards: All that the service lists.
             now_ms: Wall time, milliseconds: what LATEST means.
@@ -103,7 +109,12 @@ class Begin:
             place = Position("time", now_ms)
             return {s.id: ShardOffset(place, place) for s in listed.values() if s.last is None}
         first = HORIZON if self.kind != AT_TIMESTAMP else Position("time", self.at_ms)
-        found = {shard: ShardOffset(place, place) for shard, place in self.places.items()}
+        unread = bool(orphans(self.places, listed.values()))
+        found = {
+            shard: ShardOffset(place, place)
+            for shard, place in self.places.items()
+            if unread or shard in listed
+        }
         older = ancestors(found, listed)
         for shard in listed.values():
             rootless = not any(parent in listed for parent in shard.parents)

@@ -237,7 +237,8 @@ def follow(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> dict[s
     """The places of the next batch: where the last one ended, and children whose turn has come.
 
     A child begins when all of its parents are done, so that the records of one partition key stay
-    in order. A shard that is done and that the service has forgotten is dropped.
+    in order. A shard that is done and that the service has forgotten is dropped, when its children
+    have begun.
     """
     listed = {shard.id: shard for shard in shards}
     found = {
@@ -250,33 +251,53 @@ def follow(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> dict[s
             continue
         # A listed parent without a place was over before this query began, unless it descends
         # from a shard that has one: then its own turn has yet to come.
-        known = [parent for parent in shard.parents if parent in found]
+        known = [place for p in shard.parents if (place := found.get(p, places.get(p)))]
         waits = any(
             parent in listed and parent not in found and ancestors([parent], listed) & found.keys()
             for parent in shard.parents
         )
-        if known and not waits and all(found[parent].done for parent in known):
+        if known and not waits and all(place.done for place in known):
             found[shard.id] = ShardOffset(HORIZON, HORIZON)
     return found
 
 
+def orphans(places: Iterable[str], shards: Iterable[Shard]) -> list[Shard]:
+    """Shards without a place whose parents the service has forgotten, all of them.
+
+    What came before a shard that has a place is none: nobody wants it any more.
+    """
+    listed = {shard.id: shard for shard in shards}
+    known = {*places, *ancestors(places, listed)}
+    return [
+        shard
+        for shard in listed.values()
+        if shard.parents and shard.id not in known and not any(p in listed for p in shard.parents)
+    ]
+
+
 def lost(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> list[str]:
-    """Shards that were not read to their end and that the service has forgotten."""
+    """Shards that were not read to their end and that the service has forgotten.
+
+    Among them those that never had a place: between one that was read and one that is listed now.
+    """
+    shards = list(shards)
     listed = {shard.id for shard in shards}
-    return sorted(s for s, place in places.items() if not place.done and s not in listed)
+    found = {s for s, place in places.items() if not place.done and s not in listed}
+    for shard in orphans(places, shards):
+        if not any(parent in places for parent in shard.parents):
+            found.update(shard.parents)
+    return sorted(found)
 
 
 def without_lost(
     places: Mapping[str, ShardOffset], shards: Iterable[Shard]
 ) -> dict[str, ShardOffset]:
     """Places to go on with after a loss: the lost shards are left out, their children begin."""
-    listed = {shard.id: shard for shard in shards}
+    shards = list(shards)
+    listed = {shard.id for shard in shards}
     found = {shard: place for shard, place in places.items() if shard in listed}
-    for shard in listed.values():
-        orphan = shard.parents and not any(parent in listed for parent in shard.parents)
-        if orphan and shard.id not in found:
-            found[shard.id] = ShardOffset(HORIZON, HORIZON)
-    return found
+    begun = {shard.id: ShardOffset(HORIZON, HORIZON) for shard in orphans(found, shards)}
+    return found | begun
 
 
 def share(total: int, parts: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -103,7 +103,7 @@ class BatchPlanner:
         self._checked_at = float("-inf")
         self._shards: list[Shard] = []
         self._stale = True
-        self._first: dict[str, ShardOffset] | None = None
+        self._first: Mapping[str, ShardOffset] | None = None
         self._finders: dict[str, EndFinder] = {}
         self._stop_at_ms: int | None = None
         self._kept: dict[ShardRange, Sequence[RawRecord]] = {}
@@ -158,10 +158,12 @@ class BatchPlanner:
         part = limit.for_one_of(len(shards))
         found = self._look(shards, places, part)
         self._stale = self._stale or any(one.place.done for one in found.values())
-        ends = places | {shard: one.place for shard, one in found.items()}
+        ends = {**places, **{shard: one.place for shard, one in found.items()}}
         moved = any(
             one.place.done or one.place.end != places[shard].end for shard, one in found.items()
         )
+        # Children that begin are logged at once: later their parent may be forgotten.
+        moved = moved or places.keys() != start.get("shards", places).keys()
         # Spark logs a first batch even if it is empty: with the begin resolved in it, LATEST stays
         # the moment at which the query began, whatever restarts before the first record.
         if not moved and not is_symbolic(start):
@@ -251,7 +253,7 @@ class BatchPlanner:
             gate=self._gate,
         )
 
-    def _places(self, start: Mapping[str, Any]) -> dict[str, ShardOffset]:
+    def _places(self, start: Mapping[str, Any]) -> Mapping[str, ShardOffset]:
         """Where the batch begins in each shard, looked up anew where that may have changed."""
         known = None if is_symbolic(start) else StreamOffset.from_dict(start)
         if self._monotonic() - self._checked_at >= _CHECK_STREAM_S:
@@ -268,19 +270,40 @@ class BatchPlanner:
             self._stale = False
         if known is None:
             if self._first is None:
-                self._first = self._begin.resolve(self._shards, now_ms=self._clock_ms())
+                first = self._begin.resolve(self._shards, now_ms=self._clock_ms())
+                self._first = self._without_lost(first)
             return self._first
         if known.created_ms != self._created_ms or known.stream != self._name:
             return self._anew(known)
-        places: Mapping[str, ShardOffset] = known.shards
-        if gone := lost(places, self._shards):
-            text = f"{self._name}: shards {gone} are gone and were not read to their end"
-            if self._fail_on_data_loss:
-                ends = ", ".join(f"{shard} behind {places[shard].end}" for shard in gone)
-                raise DataLoss(f"{text}: missing {ends}; failOnDataLoss=false goes on without them")
-            log.warning("%s; going on (failOnDataLoss=false)", text)
-            places = without_lost(places, self._shards)
-        return follow(places, self._shards)
+        places = self._without_lost(known.shards)
+        following = follow(places, self._shards)
+        if late := _begun_late(places, following, self._shards):
+            log.warning(
+                "%s: the parents of shards %s are forgotten; they begin with the oldest records "
+                "there are, and what they held before is gone",
+                self._name,
+                late,
+            )
+        return following
+
+    def _without_lost(self, places: Mapping[str, ShardOffset]) -> Mapping[str, ShardOffset]:
+        """The places, without those in shards that are gone before they were read to their end.
+
+        Raises:
+            DataLoss: There are such, and the query is to fail of it.
+        """
+        gone = lost(places, self._shards)
+        if not gone:
+            return places
+        text = f"{self._name}: shards {gone} are gone and were not read to their end"
+        if self._fail_on_data_loss:
+            ends = ", ".join(
+                f"{shard} behind {places[shard].end}" if shard in places else f"all of {shard}"
+                for shard in gone
+            )
+            raise DataLoss(f"{text}: missing {ends}; failOnDataLoss=false goes on without them")
+        log.warning("%s; going on (failOnDataLoss=false)", text)
+        return without_lost(places, self._shards)
 
     def _anew(self, known: StreamOffset) -> dict[str, ShardOffset]:
         text = (
@@ -294,3 +317,12 @@ class BatchPlanner:
             finder.close()
         self._finders.clear()
         return Begin(TRIM_HORIZON).resolve(self._shards, now_ms=self._clock_ms())
+
+
+def _begun_late(
+    places: Mapping[str, ShardOffset], following: Iterable[str], shards: Sequence[Shard]
+) -> list[str]:
+    """Shards that begin now, though a parent of theirs is forgotten already."""
+    begun = set(following) - places.keys()
+    listed = {shard.id for shard in shards}
+    return sorted(s.id for s in shards if s.id in begun and not listed.issuperset(s.parents))

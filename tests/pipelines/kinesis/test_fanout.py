@@ -178,9 +178,8 @@ def test_source_with_fan_out_fixes_ends_on_the_driver_and_a_replay_reads_the_sam
         if burst:
             with server.lock:
                 made += server.fake.put("a", count=20)
-        _until(lambda: _next_end(reader, log))
-        while _next_end(reader, log):
-            pass
+        end = f"after:{made[-1]}"
+        _until(lambda: _next_end(reader, log) and log[-1]["shards"]["a"]["end"] == end)
     assert "GetRecords" not in server.calls
     for start, end in itertools.pairwise(log):
         (part,) = reader.partitions(start, end) or [None]

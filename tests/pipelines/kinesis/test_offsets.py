@@ -184,6 +184,21 @@ def test_follow_drops_what_is_done_and_forgotten() -> None:
     assert follow(places, [Shard("b", ("a",))]).keys() == {"b"}
 
 
+def test_follow_begins_the_children_of_what_is_done_and_forgotten() -> None:
+    places = {"a": at(Position("after", 9), done=True)}
+    split = [Shard("b", ("a",)), Shard("c", ("a",))]
+    assert lost(places, split) == []
+    assert follow(places, split) == {"b": at(HORIZON), "c": at(HORIZON)}
+
+
+def test_follow_of_a_merge_begins_when_its_other_parent_is_done_too() -> None:
+    shards = [Shard("b", last=9), Shard("c", ("a", "b"))]
+    places = {"a": at(Position("after", 9), done=True), "b": at(Position("after", 3))}
+    assert follow(places, shards).keys() == {"b"}
+    later = {"b": at(Position("after", 9), done=True)}
+    assert follow(later, shards).keys() == {"b", "c"}
+
+
 @given(st.lists(st.sampled_from(["split", "merge"]), max_size=8), st.randoms())
 def test_follow_any_resharding_reads_every_shard_after_its_parents(steps: list[str], rng) -> None:
     shards = {"s0": Shard("s0"), "s1": Shard("s1")}
@@ -214,6 +229,31 @@ def test_lost_names_forgotten_shards_that_were_not_finished() -> None:
     places = {"a": at(Position("after", 5)), "b": at(Position("after", 9), done=True)}
     assert lost(places, [Shard("c", ("a",))]) == ["a"]
     assert without_lost(places, [Shard("c", ("a",))]) == {"c": at(HORIZON)}
+
+
+def test_lost_names_shards_between_what_was_read_and_what_is_listed() -> None:
+    places = {"a": at(Position("after", 9), done=True)}
+    assert lost(places, [Shard("c", ("b",))]) == ["b"]
+    assert without_lost(places, [Shard("c", ("b",))]) == {"c": at(HORIZON)}
+
+
+def test_lost_names_nothing_that_came_before_the_places() -> None:
+    shards = [Shard("b", ("a",), 9), Shard("c", ("b",))]
+    begun = Begin.parse("LATEST").resolve(shards, now_ms=3)
+    assert (lost(begun, shards), without_lost(begun, shards).keys()) == ([], {"c"})
+
+
+def test_begin_behind_a_forgotten_shard_whose_children_have_places_needs_it_no_more() -> None:
+    shards = [Shard("d", ("b",)), Shard("e", ("b",)), Shard("c")]
+    found = Begin.parse("a=5,b=9,c=1,d=12,e=13").resolve(shards, now_ms=0)
+    assert found.keys() == {"c", "d", "e"}
+
+
+def test_begin_behind_a_forgotten_shard_whose_child_has_no_place_names_it_lost() -> None:
+    shards = [Shard("b", ("a",)), Shard("c", ("a",))]
+    found = Begin.parse("a=5,b=9").resolve(shards, now_ms=0)
+    assert lost(found, shards) == ["a"]
+    assert without_lost(found, shards).keys() == {"b", "c"}
 
 
 def test_offset_of_another_version_is_refused() -> None:

@@ -107,6 +107,42 @@ def test_plan_of_a_shard_forgotten_unread_goes_on_when_asked_to(fake: Any) -> No
     assert query.drain() == made
 
 
+def test_plan_after_a_forgotten_parent_that_was_read_begins_with_its_children(fake: Any) -> None:
+    query = Query(fake)
+    made = fake.put("a", count=5)
+    fake.close_shard("a")
+    assert query.drain() == made
+    fake.add_shard("b", "a")
+    fake.add_shard("c", "a")
+    del fake.shards["a"]
+    made = [*fake.put("b", count=2), *fake.put("c", count=2)]
+    query.restart()
+    assert query.log[-1]["shards"]["a"]["done"]
+    assert query.drain() == made
+
+
+def test_plan_logs_the_children_of_a_split_before_they_hold_anything(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a", count=5)
+    query.drain()
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    query.drain()
+    assert query.log[-1]["shards"]["b"]["end"] == "horizon"
+
+
+def test_plan_from_the_lake_after_a_reshard_that_is_forgotten_goes_on(fake: Any) -> None:
+    (last,) = fake.put("a")
+    fake.add_shard("b", "a")
+    (known,) = fake.put("b")
+    made = fake.put("b", count=3)
+    del fake.shards["a"]
+    assert Query(fake, f"a={last},b={known}").drain() == made
+    with pytest.raises(DataLoss, match="a behind after:"):
+        Query(fake, f"a={last}").drain()
+    assert Query(fake, f"a={last}", fail_on_data_loss=False).drain() == [known, *made]
+
+
 def test_read_of_a_trimmed_range_is_data_loss_and_names_what_is_missing(fake: Any) -> None:
     query = Query(fake)
     fake.put("a", count=5)
