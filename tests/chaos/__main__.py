@@ -73,8 +73,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the results into docs/FAULTS.md")
     parser.add_argument("--basetemp", default="", help="where the tests write")
     options = parser.parse_args()
-    console = Console(highlight=False)
-    console = Console(highlight=False, width=max(160, console.width))
+    console = Console(highlight=False, width=max(160, Console().width))
     results = Results(console)
     chosen = options.k or " or ".join(
         name for number in options.fault or () for name in faults.names_of(number)

@@ -192,6 +192,7 @@ FAULTS = (
         "its version",
         ("test_job_on_a_checkpoint_of_a_newer_version_refuses_and_says_why",),
         ("test_state_of_an_older_version_goes_on_without_what_it_lacks",
+         "test_state_of_a_newer_version_is_refused_by_its_version",
          "test_offset_of_another_version_is_refused",
          "test_create_of_a_table_that_lacks_a_new_column_adds_it"),
     ),
@@ -209,7 +210,8 @@ FAULTS = (
     Fault(
         42, "checkpoints deleted, the lake kept", "continues where the lake ends",
         ("test_both_queries_killed_fifty_times_at_every_point_decide_and_publish_once",
-         "test_archive_killed_fifty_times_at_every_point_is_clean"),
+         "test_archive_killed_fifty_times_at_every_point_is_clean",
+         "test_job_after_a_kill_between_two_commits_and_without_its_checkpoint_is_clean"),
     ),
     Fault(
         43, "an event dated a year ahead or behind", "quarantined; later data unharmed",

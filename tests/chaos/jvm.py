@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 ARCHIVE = Path(__file__).parents[2] / "build" / "spark.jsa"
-FLAGS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -XX:-UsePerfData"
+FLAGS = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -XX:-UsePerfData -Xshare:auto"
 
 _WARM = """
 import sys

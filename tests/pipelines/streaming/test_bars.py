@@ -236,6 +236,14 @@ def test_state_of_an_older_version_goes_on_without_what_it_lacks():
     assert fold(later, again)[0].derived["stats"]["count"] == 0
 
 
+def test_state_of_a_newer_version_is_refused_by_its_version():
+    data = SymbolState().to_bytes()
+    newer = data.replace(b'"v":1', b'"v":2', 1)
+    assert newer != data
+    with pytest.raises(ValueError, match="state of version 2; this code reads 1"):
+        SymbolState.from_bytes(newer)
+
+
 def test_real_exchange_bars_agree_with_our_own():
     market = SyntheticMarket(DEFAULT_SYMBOLS, seed=7, start_date=date(2025, 1, 2))
     sessions = remaining(market.playable(), after_ns=None, max_minutes=10)
