@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.errors import FeedTransient, LakeError, RaytapeError
-from pipelines.events import DAY_NS, MINUTE_NS
+from pipelines.events import BAR, DAY_NS, MINUTE_NS, parse_time_ns, reject_reason
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
@@ -81,7 +81,7 @@ class StartLoader:
         """Where a symbol begins whose history ends at a market time.
 
         A history that fails costs the warm start, not the signals: it is logged, and the features
-        are ``None`` until enough bars have come.
+        are ``None`` until enough bars have come. Bars that nobody could compute with are left out.
         """
         before_ns -= before_ns % MINUTE_NS
         try:
@@ -89,10 +89,13 @@ class StartLoader:
         except RaytapeError as error:
             _log.error("%s begins cold, no history: %s", symbol, error)
             found = []
+        good = [message for message in found if _can_be_used(message, symbol)]
+        if len(good) < len(found):
+            _log.warning("%s: %d bars of its history are odd", symbol, len(found) - len(good))
         spec = self._warmup.spec
         builder, derived = FeatureBuilder(spec), Derived()
         starts: list[int] = []
-        for message in found[-self._warmup.bars :]:
+        for message in good[-self._warmup.bars :]:
             bar = ClosedBar.from_message(message)
             if bar.start_ns + MINUTE_NS > before_ns or (starts and bar.start_ns <= starts[-1]):
                 continue
@@ -138,6 +141,15 @@ class StartLoader:
         self._fetched = dict(many(self._warmup.symbols, before_ns=before_ns, limit=limit))
         self._before_ns = before_ns
         return self._fetched.pop(symbol, [])
+
+
+def _can_be_used(message: Mapping[str, Any], symbol: str) -> bool:
+    """Whether a bar of history passes the rule for bars of the stream, but for its age."""
+    try:
+        ns = parse_time_ns(message["t"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    return reject_reason({**message, "T": BAR, "S": symbol}, market_ns=ns) is None
 
 
 def decided_in(query: LakeQuery) -> dict[str, tuple[int, int]]:

@@ -178,8 +178,7 @@ def test_source_with_fan_out_fixes_ends_on_the_driver_and_a_replay_reads_the_sam
         if burst:
             with server.lock:
                 made += server.fake.put("a", count=20)
-        end = f"after:{made[-1]}"
-        _until(lambda: _next_end(reader, log) and log[-1]["shards"]["a"]["end"] == end)
+        _go_on(reader, log, made[-1])
     assert "GetRecords" not in server.calls
     for start, end in itertools.pairwise(log):
         (part,) = reader.partitions(start, end) or [None]
@@ -200,6 +199,11 @@ def _next_end(reader: Any, log: list[Any]) -> bool:
         log.append(end)
         return True
     return False
+
+
+def _go_on(reader: Any, log: list[Any], last: int) -> None:
+    """Plan batches until one ends behind a record."""
+    _until(lambda: _next_end(reader, log) and log[-1]["shards"]["a"]["end"] == f"after:{last}")
 
 
 def _rows(reader: Any, part: Any) -> list[int]:

@@ -18,7 +18,7 @@ T0 = parse_time_ns("2011-01-03T14:30:00Z")
 
 def bars(n: int, before_ns: int = T0):
     return [
-        {"t": format_time_ns(before_ns - i * MINUTE_NS), "o": 1, "h": 1, "l": 1, "c": i, "v": 2}
+        {"t": format_time_ns(before_ns - i * MINUTE_NS), "o": 1, "h": i, "l": 1, "c": i, "v": 2}
         for i in range(n, 0, -1)
     ]
 
@@ -70,6 +70,22 @@ def test_start_leaves_out_bars_of_another_market():
     assert start.starts == at
     assert len(np.frombuffer(start.window)) == 6
     assert loader(Mixed()).start("SPY", T0 + 5000 * DAY_NS).window == b""
+
+
+ODD = [
+    {"c": 0}, {"v": None}, {"h": "much"}, {"o": float("nan")}, {"t": "yesterday"}, {"t": None},
+    {"t": 5}, {"n": "many"}, {"vw": -1.0}, {"c": 10.0**13}, {"l": 7.0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_start_leaves_out_bars_that_are_odd(odd):
+    class Odd(History):
+        def bars(self, symbol, *, before_ns, limit):
+            first, second, third = bars(3)
+            return [first, second | odd, {"t": second["t"]}, third]
+
+    assert loader(Odd()).start("SPY", T0).starts == (T0 - 3 * MINUTE_NS, T0 - MINUTE_NS)
 
 
 def test_start_of_expected_symbols_asks_once_for_all():
