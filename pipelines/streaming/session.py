@@ -53,6 +53,7 @@ _LOCAL_CHECKPOINTS = {
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
 }
 _FOLDER_CONF = "spark.raytape.folder"
+_SCRATCH = "scratch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,8 @@ class SparkConfig:
         ui_host: Address of the Spark UI.
         shuffle_partitions: Fixed from the first checkpoint of a stateful query on.
         local_checkpoints: Checkpoints lie on this machine's disk: written the fast way.
-        folder: Where scratch files go; a temporary folder, removed at the end, by default.
+        folder: Where scratch files go, of one driver at a time: what another left is removed. A
+            temporary folder, removed at the end, by default.
         extra: Further Spark configuration; it wins.
     """
 
@@ -123,7 +125,7 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
         "spark.ui.showConsoleProgress": "false",
         "spark.ui.enabled": str(config.ui_port is not None).lower(),
         "spark.ui.port": str(config.ui_port or 0),
-        "spark.local.dir": str(folder / "scratch"),
+        "spark.local.dir": str(folder / _SCRATCH),
         "spark.driver.memory": config.driver_memory,
         "spark.driver.extraJavaOptions": _JVM,
         "spark.executor.extraJavaOptions": _JVM,
@@ -167,6 +169,7 @@ def open_session(config: SparkConfig) -> SparkSession:
         raise RuntimeError("this process has a Spark session already; close it first")
     folder = Path(config.folder or tempfile.mkdtemp(prefix="raytape-spark-"))
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # a driver that was killed left it
     (folder / "pools.xml").write_text(_ALLOCATION)
     conf = spark_conf(config, folder=folder)
     # Spark takes these three from the environment of the JVM that it starts, and from nowhere else.

@@ -111,6 +111,7 @@ class KilledJob:
         self.sender = TapeSender(kinesis, rng)
         self.recovery_s: list[float] = []
         self.rounds = 0
+        self.scratch = "spark"
         self._given = {
             "kinesis": asdict(kinesis), "signals": signals, "policy_url": policy_url,
             "master": master, "ray": ray, "java": java, "task_dies": task_dies,
@@ -123,7 +124,9 @@ class KilledJob:
 
     def start(self, *, drain: bool = False, maintenance_every_s: float = 0) -> None:
         """Start it; with ``drain`` it processes what there is and ends."""
-        given = self._given | {"drain": drain, "maintenance_every_s": maintenance_every_s}
+        given = self._given | {
+            "drain": drain, "maintenance_every_s": maintenance_every_s, "scratch": self.scratch,
+        }  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, str(SCRIPT), str(self.folder), json.dumps(given)],

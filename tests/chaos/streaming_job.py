@@ -158,6 +158,7 @@ def main() -> None:
         StreamingConfig(
             spark=SparkConfig(
                 master=master, app_name=f"kills-{os.getpid()}", driver_memory="512m", ui_port=None,
+                folder=str(folder / given["scratch"]),
                 extra={"spark.driver.extraJavaOptions": given["java"]} if given["java"] else {},
             ),
             kinesis=KinesisConfig(**given["kinesis"]),

@@ -23,7 +23,7 @@ from tests.chaos.jvm import quick_java
 from tests.chaos.killed_job import KilledJob
 
 SOAK_MINUTES = float(os.environ.get("RAYTAPE_SOAK_MINUTES", "10"))
-KILL_EVERY_S = float(os.environ.get("RAYTAPE_SOAK_KILL_EVERY_S", "60"))
+KILL_EVERY_S = float(os.environ.get("RAYTAPE_SOAK_KILL_EVERY_S", "120"))
 
 pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(14_400)]
 
@@ -56,6 +56,7 @@ def test_zombie_driver_beside_the_new_one_is_fenced(job, clean, policy):
     os.killpg(zombie.pid, signal.SIGSTOP)
     try:
         one.sender.send(20)
+        one.scratch = "spark-2"
         one.begun()  # the new one, from the same checkpoint
         os.killpg(zombie.pid, signal.SIGCONT)
         woken = time.monotonic()
@@ -93,7 +94,12 @@ def test_soak_with_a_kill_now_and_then_stays_bounded_and_clean(job, clean, polic
     record_property("sizes", sizes)
     clean(one.ledger(one.drained()))
     half = len(sizes) // 2
-    for name, most in (("rss_mb", 1.5), ("checkpoint_files", 2.0), ("state_kb", 2.0)):
+    for name, most in (
+        ("rss_mb", 1.5),
+        ("checkpoint_files", 2.0),
+        ("scratch_files", 2.0),
+        ("state_kb", 2.0),
+    ):
         early, late = (max(s[name] for s in part) for part in (sizes[:half], sizes[half:]))
         assert late <= most * early, f"{name} grows: {[s[name] for s in sizes]}"
     assert sizes[-1]["live_files"] < 400  # compaction keeps up with a commit every half second
@@ -108,6 +114,7 @@ def _sizes(one: KilledJob) -> dict[str, int]:
     return {
         "rss_mb": sum(p.memory_info().rss for p in family) // 2**20,
         "checkpoint_files": len(files),
+        "scratch_files": sum(path.is_file() for path in (one.folder / "spark").rglob("*")),
         "state_kb": sum(path.stat().st_size for path in state) // 1024,
         "live_files": len(one.lake.dataset("trades").files),
         "rows": one.stored(),

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
+import pytest
+
+from pipelines.streaming import session
 from pipelines.streaming.session import SparkConfig, close_session, spark_conf
 
 
@@ -21,6 +25,17 @@ def test_conf_of_the_user_wins(tmp_path: Path) -> None:
 def test_conf_for_checkpoints_elsewhere_leaves_hadoop_as_it_is(tmp_path: Path) -> None:
     conf = spark_conf(SparkConfig(local_checkpoints=False), folder=tmp_path)
     assert "spark.hadoop.fs.file.impl" not in conf
+
+
+def test_session_begins_without_the_scratch_of_a_driver_that_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch" / "blockmgr-1").mkdir(parents=True)
+    (tmp_path / "warehouse").mkdir()
+    monkeypatch.setattr(session.SparkContext, "_active_spark_context", None)
+    monkeypatch.setattr(session, "_plain", lambda *_: MagicMock())
+    session.open_session(SparkConfig(master="local[2]", folder=str(tmp_path)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pools.xml", "warehouse"]
 
 
 def test_close_without_a_session_is_harmless() -> None:
