@@ -71,20 +71,24 @@ export class EventLayer implements ISeriesPrimitive<Time> {
     return this.chart?.timeScale().logicalToCoordinate(index as never) ?? null;
   }
 
+  private barPx(): number {
+    return (this.xOf(1) ?? 0) - (this.xOf(0) ?? 0);
+  }
+
   private drawBands(target: Target): void {
     target.useMediaCoordinateSpace(({ context, mediaSize }) => {
       context.fillStyle = this.palette.warn;
       for (const { from, to, backfilled } of this.gaps) {
-        const first = this.candles.indexOf(from);
-        const left = this.xOf(first - 0.5);
-        const right = this.xOf(this.candles.indexOf(to) - 0.5);
-        const known = this.candles.all.length > 0 && to >= (this.candles.all[0]?.time ?? 0);
-        if (left === null || right === null || !known) continue;
-        const width = Math.max(LEAST_BAND_PX, right - left);
+        const [first, last] = [this.candles.indexAt(from), this.candles.indexAt(to)];
+        const left = this.xOf(Math.max(0, first));
+        const right = this.xOf(last);
+        if (last < 0 || left === null || right === null) continue;
+        const width = Math.max(LEAST_BAND_PX, right - left + this.barPx());
+        const at = left - this.barPx() / 2;
         context.globalAlpha = backfilled ? 0.1 : 0.2;
-        context.fillRect(left, 0, width, mediaSize.height);
+        context.fillRect(at, 0, width, mediaSize.height);
         context.globalAlpha = backfilled ? 0.4 : 0.9;
-        context.fillRect(left, 0, width, 2);
+        context.fillRect(at, 0, width, 2);
       }
       context.globalAlpha = 1;
     });

@@ -1,17 +1,19 @@
 "use client";
 
 import { SeverityDot } from "@/components/dock/severity";
-import type { Anomaly } from "@/lib/api/types";
+import type { Anomaly, BarWindow } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
-import { compact, dayNY, minuteNY, percent, price, signedPercent } from "@/lib/format";
+import { compact, percent, price, signedPercent } from "@/lib/format";
 import type { Gap } from "@/lib/market/gaps";
 import type { Marker } from "@/lib/market/markers";
 import type { Study } from "@/lib/market/studies";
+import { timeOf } from "./reading";
 import { OverlayLegend } from "./StudyLegend";
 import type { Reading } from "./usePriceChart";
 
 interface Props {
   reading: Reading;
+  window: BarWindow;
   mark: Marker | undefined;
   found: readonly Anomaly[];
   gap: Gap | undefined;
@@ -19,21 +21,18 @@ interface Props {
 }
 
 /** What is under the crosshair: the bar, its overlays, its signal, and what was odd about it. */
-export function Legend({ reading, mark, found, gap, studies }: Props) {
+export function Legend({ reading, window, mark, found, gap, studies }: Props) {
   const { candle } = reading;
-  const time = candle.time * 1000;
   const change = candle.open ? candle.close / candle.open - 1 : null;
   const tone = candle.close >= candle.open ? "text-up" : "text-down";
   const values = { O: candle.open, H: candle.high, L: candle.low, C: candle.close };
   return (
     <div
       data-testid="legend"
-      className="pointer-events-none absolute top-1 right-[76px] left-4 z-10 flex flex-col gap-0.5 text-2xs"
+      className="pointer-events-none absolute top-1 right-[76px] left-2.5 z-10 flex flex-col items-start gap-px text-2xs *:rounded *:bg-surface/75 *:px-1.5"
     >
       <div className="flex flex-wrap gap-x-3">
-        <span className="text-muted max-sm:hidden">
-          {dayNY(time)}, {minuteNY(time)}
-        </span>
+        <span className="text-muted @max-xl:hidden">{timeOf(candle, window)}</span>
         {Object.entries(values).map(([name, value]) => (
           <span key={name}>
             <span className="text-muted">{name} </span>

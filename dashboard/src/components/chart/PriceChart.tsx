@@ -64,7 +64,7 @@ export function PriceChart({ symbol, window, studies, anomalies, focus, onPick }
   };
 
   return (
-    <div className="relative min-h-0 flex-1" data-testid="chart">
+    <div className="@container relative min-h-0 flex-1" data-testid="chart">
       <figure
         ref={container}
         role="application"
@@ -77,7 +77,14 @@ export function PriceChart({ symbol, window, studies, anomalies, focus, onPick }
       />
       {reading && (
         <>
-          <Legend reading={reading} mark={mark} found={found} gap={gap} studies={chart.studies} />
+          <Legend
+            reading={reading}
+            window={window}
+            mark={mark}
+            found={found}
+            gap={gap}
+            studies={chart.studies}
+          />
           <PaneLegends reading={reading} studies={chart.studies} tops={chart.tops} />
         </>
       )}
@@ -89,6 +96,15 @@ export function PriceChart({ symbol, window, studies, anomalies, focus, onPick }
             : `No bars of ${symbol} yet. The first appears when its minute begins.`}
         </p>
       )}
+      <a
+        href="https://www.tradingview.com/"
+        target="_blank"
+        rel="noreferrer"
+        title="Charts by TradingView"
+        className="absolute right-2 bottom-1.5 z-10 rounded text-[10px] text-muted leading-4 hover:text-text"
+      >
+        TradingView
+      </a>
       <p className="sr-only" aria-live="polite">
         {spoken && reading && describe(reading, window, chart.studies, found)}
       </p>

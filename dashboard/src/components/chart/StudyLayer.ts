@@ -14,7 +14,7 @@ import { columnsOf, type Known, type Study, type StudyLine } from "@/lib/market/
 import { colorOf, type Palette } from "./palette";
 
 /** Room for the pane's legend above its lines, as a share of it. */
-const PANE_MARGINS = { top: 0.28, bottom: 0.08 };
+const PANE_MARGINS = { top: 0.28, bottom: 0.12 };
 /** Candles that the newest values of every study need at most: a day of minutes. */
 const TAIL = 1000;
 

@@ -31,7 +31,7 @@ export function PaneLegends({ reading, studies, tops }: Props & { tops: readonly
       <div
         key={study.id}
         style={{ top: top + 4 }}
-        className="pointer-events-none absolute right-[76px] left-4 z-10 text-2xs"
+        className="pointer-events-none absolute left-2.5 z-10 rounded bg-surface/75 px-1.5 text-2xs"
       >
         <StudyValue study={study} reading={reading} />
       </div>

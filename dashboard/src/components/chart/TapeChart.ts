@@ -205,6 +205,8 @@ export class TapeChart {
       this.show(index - half, index + half);
     }
     this.pin();
+    // A view that was moved takes its place in the next frame, and the crosshair with it.
+    requestAnimationFrame(() => this.pin());
   }
 
   /** Shows more bars (above 1) or fewer (below 1), the newest where they are. */
@@ -223,6 +225,7 @@ export class TapeChart {
   }
 
   destroy(): void {
+    this.pinned = null;
     this.chart.remove();
   }
 

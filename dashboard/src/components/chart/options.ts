@@ -26,7 +26,8 @@ export function layoutOf(palette: Palette): DeepPartial<ChartOptions> {
       textColor: palette.muted,
       fontFamily: '"Inter Variable", system-ui, sans-serif',
       fontSize: 11,
-      attributionLogo: true,
+      // The page names the library itself, where no line runs through it.
+      attributionLogo: false,
       panes: { enableResize: false, separatorColor: palette.line },
     },
     grid: { vertLines: { color: palette.grid }, horzLines: { color: palette.grid } },

@@ -19,7 +19,7 @@ export function LedgerStages() {
   if (!ledger) return <Skeleton className="mx-4 my-2 h-24" />;
   return (
     <div
-      className="grid gap-x-8 gap-y-4 px-4 pt-2 pb-3 @2xl:grid-cols-3"
+      className="grid gap-x-6 gap-y-4 px-4 pt-2 pb-3 @2xl:grid-cols-[7fr_6.5fr_6fr]"
       data-testid="ledger-stages"
     >
       <Balance balance={balanceOf(ledger)} />
@@ -72,7 +72,7 @@ function StageNumbers({ stage }: { stage: Stage }) {
         <span className="text-muted">, {stage.about}</span>
       </h3>
       {stage.rows ? (
-        <dl className="grid grid-cols-2 gap-x-6">
+        <dl className="grid grid-cols-2 gap-x-4">
           {stage.rows.map(({ label, value, bad, title }) => (
             <div key={label} title={title} className="flex justify-between gap-2 py-0.5 text-xs">
               <dt className="truncate text-muted">{label}</dt>

@@ -42,7 +42,7 @@ export function LedgerBar() {
 
 function show(
   ledger: Ledger | null | undefined,
-  key: keyof Omit<Ledger, "as_of" | "stages">,
+  key: keyof Omit<Ledger, "as_of" | "balance" | "stages">,
 ): string | null {
   return ledger ? count(ledger[key]) : null;
 }

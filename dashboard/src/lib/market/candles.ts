@@ -48,6 +48,12 @@ export class CandleSeries {
     return found?.time === timeS ? found : undefined;
   }
 
+  /** Index of the candle that a moment lies in, or of the last before it; -1 before the first. */
+  indexAt(timeS: number): number {
+    const next = this.indexOf(timeS);
+    return this.list[next]?.time === timeS ? next : next - 1;
+  }
+
   /** Index of the first candle that begins at a time or after it. */
   indexOf(timeS: number): number {
     let low = 0;

@@ -93,6 +93,8 @@ describe("CandleSeries", () => {
     expect(series.all).toEqual([candle(0, 12), candle(1), candle(2), candle(3, 11)]);
     expect(series.at(candle(2).time)).toEqual(candle(2));
     expect(series.at(candle(2).time + 1)).toBeUndefined();
+    const at = [-1, 0, 0.5, 3.9].map((minute) => series.indexAt(candle(0).time + minute * 60));
+    expect(at).toEqual([-1, 0, 0, 3]);
   });
 });
 

@@ -4,12 +4,14 @@ export type Verdict = "accounted" | "lost" | "surplus" | "unknown";
 
 /**
  * Whether every message received has a known place. What is in flight is on its way from the
- * producer to the lake and is known; only holes in the numbering of records are losses.
+ * producer to the lake and is known; holes in the numbering of records are losses, and so are
+ * messages that were on the stream a minute ago and are in no table.
  * `surplus`: the lake holds more than was received, so that somebody counts wrong.
  * `unknown`: a stage does not answer.
  */
 export function verdictOf(ledger: Ledger): Verdict {
   if ((ledger.lost ?? 0) > 0 || (ledger.holes ?? 0) > 0) return "lost";
+  if ((ledger.imbalance ?? 0) > 0) return "lost";
   if ((ledger.imbalance ?? 0) < 0) return "surplus";
   const stages = [ledger.received, ledger.stored, ledger.lost];
   return stages.includes(null) ? "unknown" : "accounted";

@@ -32,7 +32,7 @@ describe("ledger by stage", () => {
     const [producer, archive, signals] = stagesOf({ ...LEDGER, stages });
     expect(producer?.rows?.map(({ label, value }) => [label, value])).toEqual([
       ["Received", 10],
-      ["On the stream", 9],
+      ["Sent", 9],
     ]);
     expect([archive?.rows, signals?.rows]).toEqual([null, null]);
   });

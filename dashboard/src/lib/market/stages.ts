@@ -19,7 +19,7 @@ type Spec = [key: string, label: string, options?: { bad?: boolean; title?: stri
 
 const PRODUCER: readonly Spec[] = [
   ["received", "Received", { title: "Messages off the wire" }],
-  ["acked", "On the stream", { title: "Messages that Kinesis has acknowledged" }],
+  ["acked", "Sent", { title: "Messages that Kinesis has acknowledged" }],
   ["queued", "Waiting", { title: "Received, not acknowledged yet" }],
   ["spilled", "On disk", { title: "Of those that wait, in the journal" }],
   ["backfilled", "Backfilled", { title: "Fetched over REST after an interruption" }],
@@ -38,7 +38,7 @@ const ARCHIVE: readonly Spec[] = [
 ];
 
 const SIGNALS: readonly Spec[] = [
-  ["bars", "Bars decided"],
+  ["bars", "Bars", { title: "Closed bars that were decided on" }],
   ["signals", "Signals"],
   ["unavailable", "No answer", { bad: true, title: "Decisions that the policy did not answer" }],
   ["rollups", "Roll-ups"],

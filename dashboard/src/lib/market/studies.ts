@@ -73,6 +73,7 @@ export const STUDIES: readonly Study[] = [
   {
     id: "bollinger",
     label: "Bollinger 20, 2",
+    short: "Bollinger",
     group: "overlay",
     lines: [
       line("bollinger_upper", "series-10"),
