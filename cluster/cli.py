@@ -28,6 +28,7 @@ app = typer.Typer(
 aws_app = typer.Typer(help="Kinesis on AWS.", no_args_is_help=True)
 app.add_typer(aws_app, name="aws")
 console = Console(highlight=False)
+STATE_COLOURS = {"running": "green", "balanced": "green", "stopped": "dim", "critical": "red"}
 
 Replay = Annotated[
     Path | None, typer.Option(help="Parquet file of minute bars, or a recorded session, to replay.")
@@ -73,7 +74,7 @@ def status() -> None:
     for column in ("part", "state", "detail"):
         table.add_column(column)
     for part in report:
-        colour = {"running": "green", "stopped": "dim"}.get(part.state, "yellow")
+        colour = STATE_COLOURS.get(part.state, "yellow")
         table.add_row(part.name, f"[{colour}]{part.state}[/]", part.detail)
     console.print(table)
     if any(part.state == "failed" for part in report):

@@ -12,6 +12,7 @@ import orjson
 
 from cluster import processes, runtime
 from cluster.settings import Settings
+from pipelines import ledger
 from pipelines.errors import RaytapeError
 
 
@@ -80,6 +81,8 @@ def _actors(settings: Settings) -> Iterator[Part]:
         return
     yield from _producers(stats[runtime.PRODUCER])
     yield from _streaming(stats[runtime.STREAMING])
+    yield from _ledger(stats[runtime.PRODUCER], stats[runtime.STREAMING])
+    yield from _alerts(stats[runtime.STREAMING])
     feed = stats[runtime.FEED]
     yield Part("feed", "failed" if feed is None else "running", "" if feed else "no answer")
 
@@ -122,6 +125,26 @@ def _streaming(stats: dict[str, Any] | None) -> Iterator[Part]:
         f"{signals['bars']:,} bars, {signals['signals']:,} signals, "
         f"newest {signals['last_event_time']}",
     )
+
+
+def _ledger(producer: dict[str, Any] | None, streaming: dict[str, Any] | None) -> Iterator[Part]:
+    """Each stage's balance, as `ledger` in the lake and `/v1/ledger` have it."""
+    for row in ledger.rows(producer, streaming, overdue=(streaming or {}).get("overdue")):
+        counted = [
+            f"{row[name]:,} {name.replace('_', ' ')}"
+            for name in ("received", "stored", "duplicates", "quarantined", "in_flight")
+            if row[name] or name in ("received", "stored")
+        ]
+        if row["imbalance"]:
+            counted.append(f"{row['imbalance']:+,} out of balance")
+        balanced = "unbalanced" if row["imbalance"] else "balanced"
+        yield Part(f"ledger {row['stage']}", balanced, ", ".join(counted))
+
+
+def _alerts(streaming: dict[str, Any] | None) -> Iterator[Part]:
+    for alert in (streaming or {}).get("alerts") or ():
+        since = f"{alert['detail']}, since {alert['began_at'][:19]}Z"
+        yield Part("alert", alert["severity"], f"{alert['name']}: {since}")
 
 
 def _gateway(settings: Settings) -> Iterator[Part]:

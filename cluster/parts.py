@@ -153,6 +153,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
             lof_score=settings.anomaly_lof_score,
         ),
         history=learning.history(settings),
+        producer_stats=partial(runtime.stats_of, runtime.PRODUCER),
         maintenance_every_s=settings.maintenance_every_s,
         maintenance=Limits(retention_h=settings.lake_retention_h, keep_days=settings.keep_days()),
     )

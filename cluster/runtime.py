@@ -190,6 +190,14 @@ def ask_all(
     return answers
 
 
+def stats_of(name: str, timeout_s: float = 2) -> Mapping[str, Any] | None:
+    """Statistics of a named actor, asked from within another; ``None`` if it does not answer."""
+    import ray
+
+    answer: Mapping[str, Any] | None = ask(ray, name, "stats", timeout_s=timeout_s)
+    return answer
+
+
 def ask(ray: Any, name: str, method: str, *args: Any, timeout_s: float = 5) -> Any | None:
     """Result of a method of a named actor, or ``None`` if it is not there or does not answer."""
     handle = actor(ray, name)

@@ -15,16 +15,15 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from pipelines import calendar, codec, retry
+from pipelines import codec, retry
 from pipelines.clock import MarketClock, wall_ns
 from pipelines.errors import MalformedFrame, RaytapeError
 from pipelines.events import format_time_ns
 from serve.config import FeedConfig
-from serve.ledger import ledger
 from serve.memory import FeedMemory
+from serve.platform_state import PlatformState
 from serve.updates import Update, newest
 
 log = logging.getLogger(__name__)
@@ -98,6 +97,7 @@ class Feed:
         self._streams[config.kinesis.market_signals] = "connecting"
         self._malformed = 0
         self._stage: dict[str, Mapping[str, Any] | None] = {}
+        self._platform = PlatformState(config)
         self._started_ns = wall()
 
     # ---- life
@@ -342,19 +342,7 @@ class Feed:
             now = memory.market.now_ns(wall)
             time_text = format_time_ns(now // 1000 * 1000) if now is not None else ""
             system = {
-                "market": {
-                    "time": time_text or None,
-                    "rate": memory.market.rate,
-                    "simulated": self._config.simulated,
-                    "mode": self._config.mode,
-                    "open": self._open(wall),
-                    "finished": self._finished(wall),
-                },
-                "ledger": ledger(producer, streaming, as_of=format_time_ns(wall)),
-                "producer": _brief(producer),
-                "archive": (streaming or {}).get("archive"),
-                "signals": (streaming or {}).get("signals"),
-                "streaming": {k: (streaming or {}).get(k) for k in ("state", "error")},
+                **self._platform.system(producer, streaming, market=memory.market, wall=wall),
                 "feed": {"streams": dict(self._streams), **memory.counts},
                 "latency_ms": self._latency(),
                 "symbols": sorted(memory.symbols),
@@ -364,20 +352,6 @@ class Feed:
         self._wake_here()
         if self._on_system is not None:
             self._on_system(system)
-
-    def _open(self, wall: int) -> bool | None:
-        known = self._memory.market.is_open(wall)
-        if known is not None or self._config.simulated:
-            return known
-        today = datetime.fromtimestamp(wall / 1e9, UTC).date()
-        return any(opens <= wall < closes for opens, closes in calendar.sessions(today, today))
-
-    def _finished(self, wall: int) -> bool:
-        """Whether a simulated market has played its last session."""
-        clock = self._memory.market.clock
-        return (
-            clock is not None and clock.simulated and clock.market_ns(wall) >= clock.sessions[-1][1]
-        )
 
     def _healthy(self) -> bool:
         return all(state == "streaming" for state in self._streams.values())
@@ -399,8 +373,3 @@ def _close(reader: Reader | None) -> None:
             close()
         except Exception:  # what is broken may refuse to close, too
             log.exception("feed: a reader did not close")
-
-
-def _brief(producer: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The producer's statistics without its clock: the sessions of a year are long."""
-    return {k: v for k, v in producer.items() if k != "clock"} if producer else None

@@ -20,7 +20,7 @@ import orjson
 from pipelines.clock import wall_ns
 from pipelines.events import format_time_ns
 from serve.mirror import Mirror
-from serve.updates import CHANNELS, LATER_CHANNELS, MARKET, Update, newest, wire
+from serve.updates import CHANNELS, LATER_CHANNELS, MARKET, WHOLE_MARKET, Update, newest, wire
 
 MAX_PENDING = 5_000
 MAX_REPLIES = 100
@@ -101,7 +101,7 @@ class Client:
     def _change(
         self, subscribe: bool, channels: list[str], symbols: list[str], after_seq: object
     ) -> None:
-        pairs = {(c, MARKET if c == "system" else s) for c in channels for s in symbols}
+        pairs = {(c, MARKET if c in WHOLE_MARKET else s) for c in channels for s in symbols}
         if not subscribe:
             self._wanted -= pairs
             self._pending = OrderedDict(

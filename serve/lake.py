@@ -13,8 +13,8 @@ from pipelines.features import indicators
 from pipelines.features.rollup import WINDOWS
 from pipelines.features.spec import WINDOW
 from pipelines.lake.query import LakeQuery
-from serve.anomalies import AnomalyKey
 from serve.bars import GapKey, bar_of_lake
+from serve.listings import RowKey
 
 _GAPS = """
     SELECT symbol, from_ns, to_ns, any_value(reason) AS reason, bool_or(backfilled) AS backfilled
@@ -58,6 +58,34 @@ _ANOMALIES = """
     QUALIFY row_number() OVER (PARTITION BY symbol, event_time_ns, type ORDER BY known_at) = 1
     ORDER BY event_time_ns DESC, symbol, type LIMIT $limit
 """
+_FILLS = """
+    SELECT *, model_id || ':' || model_version AS model, epoch_us(decided_on) AS decided_us,
+           epoch_us(filled_at) AS filled_us, epoch_us(known_at) AS known_us
+    FROM fills
+    WHERE event_time_ns >= $start AND event_time_ns < $end AND date >= $first_day::DATE
+      AND date <= $last_day::DATE AND ($symbol = '' OR symbol = $symbol)
+      AND ($model IN ('', model_id, model_id || ':' || model_version))
+      AND (event_time_ns < $after_ns OR (event_time_ns = $after_ns
+           AND (symbol, model_id || ':' || model_version) > ($after_symbol, $after_model)))
+    ORDER BY event_time_ns DESC, symbol, model LIMIT $limit
+"""
+_ALERTS = """
+    SELECT * FROM (
+        SELECT alert_id, name, severity, source, symbol, detail, epoch_us(began_at) AS began_us,
+               epoch_us(ended_at) AS ended_us, epoch_us(market_time) AS market_us
+        FROM alerts_current
+    )
+    WHERE began_us * 1000 >= $start AND began_us * 1000 < $end
+      AND (ended_us IS NULL OR NOT $standing)
+      AND list_contains($severities, severity)
+      AND (began_us * 1000 < $after_ns OR (began_us * 1000 = $after_ns AND alert_id > $after_id))
+    ORDER BY began_us DESC, alert_id LIMIT $limit
+"""
+_FILL = (
+    "symbol", "model", "side", "shares", "price", "open", "bid_price", "ask_price", "spread_bps",
+    "notional", "commission", "spread_cost", "slippage_cost", "cash_after", "shares_after",
+    "signal_id", "reason",
+)  # fmt: skip
 _FAR_NS = 2**62
 
 
@@ -162,7 +190,7 @@ class ServedLake:
         symbol: str | None = None,
         start_ns: int | None = None,
         end_ns: int | None = None,
-        after: AnomalyKey | None = None,
+        after: RowKey | None = None,
     ) -> list[dict[str, Any]]:
         """Anomalies with start ≤ time < end, newest first, then by symbol and kind.
 
@@ -175,17 +203,11 @@ class ServedLake:
             after: The last row of the page before.
         """
         after_ns, after_symbol, after_type = after or (_FAR_NS, "", "")
-        first_ns = 0 if start_ns is None else start_ns
-        last_ns = min(_FAR_NS if end_ns is None else end_ns, after_ns + 1)
         parameters = {
+            **_span(start_ns, end_ns, after_ns),
             "limit": limit,
             "severities": list(severities),
             "symbol": symbol or "",
-            "start": first_ns,
-            "end": last_ns,
-            "first_day": format_time_ns(max(0, first_ns))[:10],
-            "last_day": format_time_ns(max(0, last_ns))[:10],
-            "after_ns": after_ns,
             "after_symbol": after_symbol,
             "after_type": after_type,
         }
@@ -199,6 +221,82 @@ class ServedLake:
                 "known_at": format_time_ns(row["known_us"] * 1000),
             }
             for row in self._query.sql(_ANOMALIES, parameters).to_pylist()
+        ]
+
+    def fills(
+        self,
+        *,
+        limit: int,
+        symbol: str | None = None,
+        model: str | None = None,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        after: RowKey | None = None,
+    ) -> list[dict[str, Any]]:
+        """Paper fills with start ≤ time < end, newest first, then by symbol and model.
+
+        Args:
+            limit: Most rows.
+            symbol: Only of it.
+            model: Only of this one, ``id`` or ``id:version``.
+            start_ns: Market nanoseconds.
+            end_ns: Market nanoseconds.
+            after: The last row of the page before.
+        """
+        after_ns, after_symbol, after_model = after or (_FAR_NS, "", "")
+        span = _span(start_ns, end_ns, after_ns)
+        names = {"symbol": symbol or "", "model": model or "", "limit": limit}
+        key = {"after_symbol": after_symbol, "after_model": after_model}
+        return [
+            {
+                "event_time": format_time_ns(row["event_time_ns"]),
+                **{name: row[name] for name in _FILL},
+                "decided_on": _text(row["decided_us"]),
+                "filled_at": _text(row["filled_us"]),
+                "known_at": _text(row["known_us"]),
+            }
+            for row in self._query.sql(_FILLS, span | names | key).to_pylist()
+        ]
+
+    def alerts(
+        self,
+        *,
+        limit: int,
+        severities: Sequence[str],
+        standing: bool = False,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        after: RowKey | None = None,
+    ) -> list[dict[str, Any]]:
+        """Alerts that began with start ≤ wall time < end, newest first, then by id.
+
+        Args:
+            limit: Most rows.
+            severities: Only of these.
+            standing: Only those that have not ended.
+            start_ns: Wall nanoseconds.
+            end_ns: Wall nanoseconds.
+            after: The last row of the page before.
+        """
+        after_ns, after_id, _ = after or (_FAR_NS, "", "")
+        parameters = {
+            "limit": limit,
+            "severities": list(severities),
+            "standing": standing,
+            "start": start_ns or 0,
+            "end": _FAR_NS if end_ns is None else end_ns,
+            "after_ns": after_ns,
+            "after_id": after_id,
+        }
+        return [
+            {
+                "id": row["alert_id"],
+                **{n: row[n] for n in ("name", "severity", "source", "symbol", "detail")},
+                "began_at": _text(row["began_us"]),
+                "ended_at": _text(row["ended_us"]),
+                "market_time": _text(row["market_us"]),
+            }
+            for row in self._query.sql(_ALERTS, parameters).to_pylist()
         ]
 
     def gaps(
@@ -231,3 +329,20 @@ class ServedLake:
         }
         rows: list[dict[str, Any]] = self._query.sql(_GAPS, parameters).to_pylist()
         return rows
+
+
+def _span(start_ns: int | None, end_ns: int | None, after_ns: int) -> dict[str, Any]:
+    """Bounds of a listing by market time, with the days that they lie in."""
+    first_ns = 0 if start_ns is None else start_ns
+    last_ns = min(_FAR_NS if end_ns is None else end_ns, after_ns + 1)
+    return {
+        "start": first_ns,
+        "end": last_ns,
+        "first_day": format_time_ns(max(0, first_ns))[:10],
+        "last_day": format_time_ns(max(0, last_ns))[:10],
+        "after_ns": after_ns,
+    }
+
+
+def _text(us: int | None) -> str | None:
+    return None if us is None else format_time_ns(us * 1000)

@@ -1,10 +1,8 @@
-"""The ledger: where every received message is. Pure.
+"""The ledger as it is served: the whole way of a message, and each stage's balance. Pure.
 
 ``received`` is counted by the producer, ``stored``, ``quarantined`` and ``duplicates`` by the
-archive. A duplicate is one more copy on the stream of a message that was received once (records
-are sent again after a failure), so it is beside the balance, not in it:
-received = stored + quarantined + in flight + imbalance, where the imbalance is 0, or negative when
-the lake holds more than was ever received: then somebody counts wrong, and it must show.
+archive. A duplicate is one more copy on the stream of a message that was received once, so it is
+beside the balance of the whole, not in it: received = stored + quarantined + in flight + imbalance.
 """
 
 from __future__ import annotations
@@ -12,9 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines import ledger as stages
+from pipelines.ledger import number
+
 
 def ledger(
-    producer: Mapping[str, Any] | None, streaming: Mapping[str, Any] | None, *, as_of: str
+    producer: Mapping[str, Any] | None,
+    streaming: Mapping[str, Any] | None,
+    *,
+    as_of: str,
 ) -> dict[str, Any]:
     """The ledger of the stages' own numbers.
 
@@ -33,33 +37,31 @@ def ledger(
     True
     """
     archive = (streaming or {}).get("archive")
-    received = _number(producer, "received")
-    stored, quarantined = _number(archive, "stored"), _number(archive, "quarantined")
+    received, archived = number(producer, "received"), stages.archived(streaming)
+    balance = stages.rows(producer, streaming, overdue=number(streaming, "overdue"))
     in_flight = imbalance = None
-    if received is not None and stored is not None and quarantined is not None:
-        open_ = received - stored - quarantined
-        in_flight, imbalance = max(0, open_), min(0, open_)
-    holes = _number(archive, "holes")
-    gaps = _number(producer, "gaps")
+    if received is not None and archived is not None:
+        missed = sum(max(0, row["imbalance"]) for row in balance if row["stage"] == "stream")
+        open_ = received - archived
+        imbalance = min(missed, open_) if open_ > 0 else open_
+        in_flight = max(0, open_) - max(0, imbalance)
+    holes = number(archive, "holes")
+    gaps = number(producer, "gaps")
     return {
         "received": received,
-        "stored": stored,
-        "duplicates": _number(archive, "duplicates"),
-        "quarantined": quarantined,
+        "stored": number(archive, "stored"),
+        "duplicates": number(archive, "duplicates"),
+        "quarantined": number(archive, "quarantined"),
         "in_flight": in_flight,
         "imbalance": imbalance,
         "lost": holes,
         "holes": holes,
-        "gaps": gaps if gaps is not None else _number(archive, "gaps"),
+        "gaps": gaps if gaps is not None else number(archive, "gaps"),
         "as_of": as_of,
+        "balance": balance,
         "stages": {
             "producer": {k: v for k, v in producer.items() if k != "clock"} if producer else None,
             "archive": dict(archive) if archive else None,
             "signals": (streaming or {}).get("signals"),
         },
     }
-
-
-def _number(stage: Mapping[str, Any] | None, name: str) -> int | None:
-    value = stage.get(name) if stage else None
-    return int(value) if isinstance(value, (int, float)) else None

@@ -139,6 +139,10 @@ class FeedMemory:
             if item["kind"] == "provisional":
                 self._provisional(item)
                 continue
+            if item["kind"] == "alert":  # told again with its end
+                data = item["data"]
+                self._emit("alerts", item["symbol"], data["id"], item["event_time"], data)
+                continue
             if item["id"] in self._items:
                 self.counts["item_repeats"] += 1
                 continue
@@ -166,8 +170,9 @@ class FeedMemory:
             elif kind == "stats":
                 _keep(memory.stats, {"event_time": event_time, **data})
                 self._emit("stats", symbol, event_time, event_time, data)
-            elif kind == "anomaly":
-                self._emit("anomalies", symbol, item["id"], event_time, data)
+            elif kind in ("anomaly", "fill"):
+                channel = "anomalies" if kind == "anomaly" else "fills"
+                self._emit(channel, symbol, item["id"], event_time, data)
 
     def _provisional(self, item: Mapping[str, Any]) -> None:
         """Tell of a forming bar with its features; only the newest counts, none is remembered."""

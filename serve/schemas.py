@@ -274,24 +274,6 @@ class SymbolPage(Message):
     items: list[SymbolRow]
 
 
-class Ledger(Message):
-    """Where every received message is. Null: the stage does not answer."""
-
-    received: int | None = Field(description="Messages that the producer received.")
-    stored: int | None = Field(description="Messages in the lake.")
-    duplicates: int | None = Field(description="Copies that were sent again, and dropped.")
-    quarantined: int | None = Field(description="Messages that nobody may use, kept apart.")
-    in_flight: int | None = Field(description="Received, not yet in the lake.")
-    imbalance: int | None = Field(
-        description="0; negative: the lake holds that many messages more than were received."
-    )
-    lost: int | None = Field(description="Holes in the numbering of records; must be 0.")
-    holes: int | None
-    gaps: int | None = Field(description="Declared interruptions of the feed.")
-    as_of: str | None
-    stages: dict[str, Any] = Field(description="Each stage's own numbers.")
-
-
 class AnomalyRow(Message):
     """Something unusual about a closed minute bar."""
 
@@ -316,66 +298,34 @@ class AnomalyPage(Message):
     next: str | None = Field(description="Cursor of the next page, or null.")
 
 
-class GapRow(Message):
-    """A declared interruption: messages of the symbol strictly between were missed."""
+class FillRow(Message):
+    """A paper fill of a model's account, at the open of a minute; US dollars."""
 
+    event_time: str = Field(description="Start of the minute at whose open it filled.")
     symbol: str
-    from_ns: int | None = Field(description="Market nanoseconds; null: unknown.")
-    to_ns: int
-    reason: str
-    backfilled: bool
+    model: str = Field(description="id:version.")
+    side: Literal["BUY", "SELL"]
+    shares: float
+    price: float = Field(description="With half the spread and the slippage in it.")
+    open: float = Field(description="Open of the bar, taken as the middle of the quote.")
+    bid_price: float = Field(description="Open less half the quoted spread.")
+    ask_price: float = Field(description="Open plus half the quoted spread.")
+    spread_bps: float = Field(description="Quoted spread of the bar, basis points.")
+    notional: float
+    commission: float
+    spread_cost: float
+    slippage_cost: float
+    cash_after: float
+    shares_after: float
+    signal_id: str = Field(description="Id of the signal that it was decided by.")
+    decided_on: str = Field(description="Start of the bar of that signal, market clock.")
+    reason: str | None = Field(description="That of the signal.")
+    filled_at: str = Field(description="When the account moved, wall clock.")
+    known_at: str = Field(description="When it was stored, wall clock.")
 
 
-class GapPage(Message):
-    """Gaps, newest first."""
+class FillPage(Message):
+    """Paper fills, newest first, then by symbol and model."""
 
-    items: list[GapRow]
-    next: str | None
-
-
-class System(Message):
-    """The state of the platform, as the `system` channel carries it."""
-
-    model_config = ConfigDict(extra="allow")
-
-    market: dict[str, Any] = Field(description="time, rate, simulated, mode, open, finished.")
-    ledger: dict[str, Any]
-    links: dict[str, str] = Field(description="Addresses of the other consoles.")
-
-
-class ModelRow(Message):
-    """One registered model."""
-
-    model_config = ConfigDict(extra="allow")
-
-    id: str
-    version: int
-    promoted: bool
-
-
-class ModelPage(Message):
-    """Registered models, newest first."""
-
-    items: list[ModelRow]
-
-
-class Health(Message):
-    """Whether the platform, or this process, can be used."""
-
-    status: Literal["ok", "starting", "unavailable"]
-    parts: dict[str, Any] = Field(description="Each part's own state.")
-    reasons: list[str] = Field(description="What is missing, part by part; empty when ready.")
-
-
-class ErrorBody(Message):
-    """What went wrong."""
-
-    code: str = Field(description="Stable name for programs.")
-    message: str = Field(description="Sentence for people.")
-    detail: Any = Field(None, description="More, e.g. the field of a 422.")
-
-
-class ErrorAnswer(Message):
-    """The envelope of every error."""
-
-    error: ErrorBody
+    items: list[FillRow]
+    next: str | None = Field(description="Cursor of the next page, or null.")

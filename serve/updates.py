@@ -15,9 +15,11 @@ import orjson
 
 CHANNELS = (
     "trades", "quotes", "bars", "rollups", "features", "provisional", "signals", "stats",
-    "anomalies", "system",
+    "anomalies", "fills", "alerts", "system",
 )  # fmt: skip
-LATER_CHANNELS = ("portfolio", "alerts")
+WHOLE_MARKET = frozenset(("alerts", "system"))
+"""Channels that are about the platform, whatever symbols a client asks for."""
+LATER_CHANNELS = ("portfolio",)
 """Channels that may be subscribed already; nothing is sent on them yet."""
 MARKET = "*"
 """Symbol of what concerns no single symbol."""
@@ -115,6 +117,6 @@ def wire(update: Update, *, sent_at: str, snapshot: bool = False) -> bytes:
 
 
 def newest(updates: Iterable[Update]) -> list[Update]:
-    """The last update of each (channel, symbol), ascending by number."""
-    last = {(u.channel, u.symbol): u for u in updates}
+    """The last update of each (channel, symbol), ascending by number; of alerts, each one."""
+    last = {(u.channel, u.symbol, u.key if u.channel == "alerts" else ""): u for u in updates}
     return sorted(last.values(), key=lambda u: u.seq)

@@ -153,7 +153,7 @@ class StreamingJob:
             | {"lag": self._lag(SIGNALS)},
             "maintenance": self._maintenance.stats(),
             "revisions": self._revisions.stats() if self._revisions else None,
-            "alerts": self._watch.standing() if self._watch else [],
+            **(self._watch.stats() if self._watch else {}),
         }
 
     def _lag(self, name: str) -> dict[str, dict[str, int | None]]:

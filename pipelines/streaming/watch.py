@@ -63,7 +63,7 @@ class Sink(Protocol):
 
 
 class Watch:
-    """One driver's watcher; one thread calls it, but for :meth:`standing`.
+    """One driver's watcher; one thread calls it, but for :meth:`stats`.
 
     Args:
         writer: The lake.
@@ -97,6 +97,7 @@ class Watch:
         self._monotonic = monotonic
         self._generation = 0
         self._overdue = ledger.Overdue()
+        self._missed: int | None = None
         self._conditions = Conditions()
         self._alerts = Alerts()
         self._lock = threading.Lock()
@@ -128,10 +129,11 @@ class Watch:
                 Alert(f"streaming_down@{last_ns}", down, last_ns, now_ns // 1000 * 1000)
             )
 
-    def standing(self) -> list[dict[str, Any]]:
-        """The alerts that stand, oldest first, as JSON types."""
+    def stats(self) -> dict[str, Any]:
+        """JSON types: the ``alerts`` that stand, oldest first, and the messages ``overdue``."""
         with self._lock:
-            return [alert.data() for alert in self._alerts.standing]
+            alerts = [alert.data() for alert in self._alerts.standing]
+            return {"alerts": alerts, "overdue": self._missed}
 
     def step(self, *, stopped: Callable[[], bool] = lambda: False) -> None:
         """Look once.
@@ -161,10 +163,11 @@ class Watch:
         producer = self._producer()
         now_s, now_ns = self._monotonic(), self._clock()
         sent = ledger.number(producer, "acked")
-        overdue = self._overdue.note(sent, ledger.archived(streaming), now_s=now_s)
-        rows = ledger.rows(producer, streaming, overdue=overdue)
+        missed = self._overdue.note(sent, ledger.archived(streaming), now_s=now_s)
+        rows = ledger.rows(producer, streaming, overdue=missed)
         alarms = self._conditions.alarms(producer, streaming, rows, now_s=now_s)
         with self._lock:
+            self._missed = missed
             self._uncommitted += self._alerts.update(alarms, now_ns=now_ns)
         self._find_anomalies(streaming)
         if write:

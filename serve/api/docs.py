@@ -20,8 +20,9 @@ Times are RFC 3339 in UTC. Listings are newest first with `limit`, `start`, `end
 
 **WebSocket `/v1/stream`.** The client sends
 `{"action":"subscribe","channels":["trades","quotes","bars","rollups","features","provisional",
-"signals","stats","anomalies","system"],"symbols":["AAPL"]}` (or `["*"]`; with `"after_seq":n` it
-gets what it missed instead of a snapshot), `{"action":"unsubscribe", …}` or `{"action":"ping"}`.
+"signals","stats","anomalies","fills","alerts","system"],"symbols":["AAPL"]}` (or `["*"]`; with
+`"after_seq":n` it gets what it missed instead of a snapshot), `{"action":"unsubscribe", …}` or
+`{"action":"ping"}`.
 The server answers `{"channel":"subscribed"|"unsubscribed"|"pong"|"error", …}` and sends updates
 `{"channel","symbol","seq","event_time","sent_at","data"}`; those of a snapshot have
 `"snapshot":true`. A client that does not take its updates is told `too_slow` and closed.

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from pipelines.errors import RaytapeError
-from serve.schemas import ErrorAnswer
+from serve.platform_schemas import ErrorAnswer
 
 log = logging.getLogger(__name__)
 

@@ -5,13 +5,9 @@ The lake and the registry are asked in threads; nothing here blocks the event lo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, FastAPI, Query
@@ -20,139 +16,22 @@ from starlette.responses import Response
 from pipelines.events import bucket_of, parse_time_ns
 from pipelines.features.rollup import window_end_ns, window_start_ns
 from serve import bars as barlib
-from serve.anomalies import AnomalyKey, write_cursor
-from serve.api import docs, static
+from serve.api import docs, listings, static
 from serve.api.errors import ERRORS, add_error_handlers, unavailable, unknown_symbol
-from serve.api.paging import (
-    AnomaliesWanted,
-    GapWanted,
-    Page,
-    SymbolPath,
-    anomalies_of,
-    gap_page_of,
-    page_of,
-)
-from serve.mirror import FeedLost, Mirror
+from serve.api.paging import Page, SymbolPath, page_of
+from serve.api.parts import GatewayParts, Lake, Threads, answer
+from serve.mirror import FeedLost
+from serve.platform_schemas import Health, Ledger, ModelPage, System
 from serve.readiness import readiness
-from serve.schemas import (
-    AnomalyPage,
-    BarPage,
-    GapPage,
-    Health,
-    IndicatorPage,
-    Latest,
-    Ledger,
-    ModelPage,
-    StatsPage,
-    SymbolPage,
-    System,
-    Window,
-)
+from serve.schemas import BarPage, IndicatorPage, Latest, StatsPage, SymbolPage, Window
 
-JSON = "application/json"
-LAKE_THREADS = 3
-T = TypeVar("T")
-
-
-class Lake(Protocol):
-    """What is asked of the lake; may block."""
-
-    def bars(
-        self, symbol: str, *, limit: int, before_ns: int | None
-    ) -> Sequence[Mapping[str, Any]]:
-        """Closed minute bars that ended at or before a market time, oldest first."""
-        ...
-
-    def rolled(
-        self, symbol: str, window: str, *, limit: int, before_ns: int | None, start_ns: int | None
-    ) -> Sequence[Mapping[str, Any]]:
-        """The newest bars of a longer window, of minutes in a span, oldest first."""
-        ...
-
-    def indicators(
-        self, symbol: str, *, limit: int, before_ns: int | None
-    ) -> Sequence[Mapping[str, Any]]:
-        """Indicators of the last bars that ended at or before a market time, oldest first."""
-        ...
-
-    def stats(
-        self, symbol: str, *, limit: int, before_ns: int | None
-    ) -> Sequence[Mapping[str, Any]]:
-        """Statistics at the last bars that began before a market time, oldest first."""
-        ...
-
-    def anomalies(
-        self,
-        *,
-        limit: int,
-        severities: Sequence[str],
-        symbol: str | None,
-        start_ns: int | None,
-        end_ns: int | None,
-        after: AnomalyKey | None,
-    ) -> Sequence[Mapping[str, Any]]:
-        """Anomalies with start ≤ time < end that follow one, newest first."""
-        ...
-
-    def gaps(
-        self,
-        *,
-        limit: int,
-        start_ns: int | None,
-        end_ns: int | None,
-        after: barlib.GapKey | None,
-    ) -> Sequence[Mapping[str, Any]]:
-        """Declared gaps with start ≤ to < end that follow one, newest first, then by symbol."""
-        ...
-
-
-@dataclass(slots=True)
-class GatewayParts:
-    """What the application needs.
-
-    Args:
-        mirror: What is known of the market.
-        symbols: The watch-list, in order.
-        lake: Older bars and gaps; ``None`` for none.
-        models: Lists the models; may block.
-        dashboard_dir: The exported dashboard.
-        links: Addresses of other consoles.
-    """
-
-    mirror: Mirror
-    symbols: tuple[str, ...] = ()
-    lake: Lake | None = None
-    models: Callable[[], Sequence[Mapping[str, Any]]] | None = None
-    dashboard_dir: Path | None = None
-    links: Mapping[str, str] = field(default_factory=dict)
-
-
-class _Threads:
-    """Runs what blocks, a few at a time."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(LAKE_THREADS, thread_name_prefix="gateway")
-
-    async def run(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
-
-    def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _answer(value: Any, status: int = 200) -> Response:
-    return Response(
-        orjson.dumps(value),
-        status_code=status,
-        media_type=JSON,
-        headers={"Cache-Control": "no-store"},
-    )
+__all__ = ["GatewayParts", "Lake", "build"]
 
 
 def build(open_parts: Callable[[], GatewayParts] | None = None) -> FastAPI:
     """The application; without parts only its description is of use."""
     held: list[GatewayParts] = []
-    threads = _Threads()
+    threads = Threads()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -169,19 +48,20 @@ def build(open_parts: Callable[[], GatewayParts] | None = None) -> FastAPI:
     add_error_handlers(app)
     _add_market(app, held, threads)
     _add_platform(app, held, threads)
+    listings.add(app, held, threads)
     docs.add(app)
     static.add(app, lambda: held[0].dashboard_dir if held else None)
     return app
 
 
-def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> None:
+def _add_market(app: FastAPI, held: list[GatewayParts], threads: Threads) -> None:
     @app.get("/v1/symbols", response_model=SymbolPage, tags=["market"])
     async def symbols() -> Response:
         """The watch-list: the configured symbols in order, then others that were seen."""
         parts = held[0]
         extra = sorted(parts.mirror.symbols - set(parts.symbols))
         rows = [{"symbol": s, "bucket": bucket_of(s)} for s in (*parts.symbols, *extra)]
-        return _answer({"items": rows})
+        return answer({"items": rows})
 
     @app.get("/v1/latest/{symbol}", response_model=Latest, responses=ERRORS, tags=["market"])
     async def latest(symbol: SymbolPath) -> Response:
@@ -199,7 +79,7 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
                 "seq": update.seq,
                 "data": orjson.Fragment(update.data),
             }
-        return _answer(out)
+        return answer(out)
 
     @app.get("/v1/bars/{symbol}", response_model=BarPage, responses=ERRORS, tags=["market"])
     async def bars(
@@ -214,7 +94,7 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         rows = await _bars(parts, threads, symbol, wanted, window)
         rows = barlib.between(rows, start_ns=wanted.start_ns, end_ns=wanted.end_ns)
         items, cursor = barlib.page(rows, limit=wanted.limit)
-        return _answer({"symbol": symbol, "window": window, "items": items, "next": cursor})
+        return answer({"symbol": symbol, "window": window, "items": items, "next": cursor})
 
     @app.get(
         "/v1/indicators/{symbol}", response_model=IndicatorPage, responses=ERRORS, tags=["market"]
@@ -231,7 +111,7 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         ask = None if parts.lake is None else parts.lake.indicators
         rows = await _with_older(threads, rows, wanted, symbol, ask, ends=True)
         items, cursor = barlib.page(rows, limit=wanted.limit)
-        return _answer({"symbol": symbol, "items": items, "next": cursor})
+        return answer({"symbol": symbol, "items": items, "next": cursor})
 
     @app.get("/v1/stats/{symbol}", response_model=StatsPage, responses=ERRORS, tags=["market"])
     async def stats(symbol: SymbolPath, wanted: Annotated[Page, Depends(page_of)]) -> Response:
@@ -241,54 +121,11 @@ def _add_market(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> No
         ask = None if parts.lake is None else parts.lake.stats
         rows = await _with_older(threads, rows, wanted, symbol, ask, ends=False)
         items, cursor = barlib.page(rows, limit=wanted.limit)
-        return _answer({"symbol": symbol, "items": items, "next": cursor})
-
-    @app.get("/v1/anomalies", response_model=AnomalyPage, responses=ERRORS, tags=["market"])
-    async def anomalies(
-        wanted: Annotated[AnomaliesWanted, Depends(anomalies_of)],
-    ) -> Response:
-        """What was unusual about closed minute bars, newest first, then by symbol and kind."""
-        parts = held[0]
-        if wanted.symbol is not None and wanted.symbol not in parts.mirror.symbols:
-            raise unknown_symbol(wanted.symbol)
-        lake, page = parts.lake, wanted.page
-        if lake is None:
-            raise unavailable("There is no lake.")
-        rows = await threads.run(
-            lambda: lake.anomalies(
-                limit=page.limit + 1,
-                severities=wanted.severities,
-                symbol=wanted.symbol,
-                start_ns=page.start_ns,
-                end_ns=page.end_ns,
-                after=wanted.after,
-            )
-        )
-        items = list(rows[: page.limit])
-        more = len(rows) > page.limit
-        return _answer({"items": items, "next": write_cursor(items[-1]) if more else None})
-
-    @app.get("/v1/gaps", response_model=GapPage, responses=ERRORS, tags=["platform"])
-    async def gaps(wanted: Annotated[GapWanted, Depends(gap_page_of)]) -> Response:
-        """Declared interruptions of the feed, newest first by their end, then by symbol."""
-        lake = held[0].lake
-        if lake is None:
-            raise unavailable("There is no lake.")
-        page, after = wanted
-        rows = await threads.run(
-            lambda: lake.gaps(
-                limit=page.limit + 1, start_ns=page.start_ns, end_ns=page.end_ns, after=after
-            )
-        )
-        items = list(rows[: page.limit])
-        more = len(rows) > page.limit
-        return _answer(
-            {"items": items, "next": barlib.write_gap_cursor(items[-1]) if more else None}
-        )
+        return answer({"symbol": symbol, "items": items, "next": cursor})
 
 
 async def _bars(
-    parts: GatewayParts, threads: _Threads, symbol: str, wanted: Page, window: str
+    parts: GatewayParts, threads: Threads, symbol: str, wanted: Page, window: str
 ) -> list[dict[str, Any]]:
     """Bars that suffice for a page of a window and one row more, oldest first."""
     need = wanted.limit + 2
@@ -333,7 +170,7 @@ async def _remembered(parts: GatewayParts, kind: str, symbol: str) -> list[dict[
 
 
 async def _with_older(
-    threads: _Threads,
+    threads: Threads,
     known: Sequence[dict[str, Any]],
     wanted: Page,
     symbol: str,
@@ -366,7 +203,7 @@ async def _with_older(
     return [*found, *rows]
 
 
-def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> None:
+def _add_platform(app: FastAPI, held: list[GatewayParts], threads: Threads) -> None:
     def system_data() -> dict[str, Any]:
         data = held[0].mirror.data("system")
         if data is None:
@@ -376,12 +213,12 @@ def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> 
     @app.get("/v1/system", response_model=System, responses=ERRORS, tags=["platform"])
     async def system() -> Response:
         """Market, ledger, stages, latency and addresses."""
-        return _answer({**system_data(), "links": dict(held[0].links)})
+        return answer({**system_data(), "links": dict(held[0].links)})
 
     @app.get("/v1/ledger", response_model=Ledger, responses=ERRORS, tags=["platform"])
     async def ledger() -> Response:
         """Where every received message is, per stage."""
-        return _answer(system_data()["ledger"])
+        return answer(system_data()["ledger"])
 
     @app.get("/v1/models", response_model=ModelPage, responses=ERRORS, tags=["platform"])
     async def models() -> Response:
@@ -391,12 +228,12 @@ def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> 
             raise unavailable("There is no registry.")
         found = await threads.run(rows)
         newest = sorted(found, key=lambda row: str(row.get("created_at", "")), reverse=True)
-        return _answer({"items": newest})
+        return answer({"items": newest})
 
     @app.get("/healthz", response_model=Health, tags=["platform"])
     async def healthz() -> Response:
         """Whether this process lives."""
-        return _answer({"status": "ok", "parts": {}, "reasons": []})
+        return answer({"status": "ok", "parts": {}, "reasons": []})
 
     @app.get("/readyz", response_model=Health, tags=["platform"])
     async def readyz() -> Response:
@@ -405,4 +242,4 @@ def _add_platform(app: FastAPI, held: list[GatewayParts], threads: _Threads) -> 
         body = readiness(
             mirror.data("system") or {}, synced=mirror.synced, age_s=mirror.system_age_s()
         )
-        return _answer(body, 200 if body["status"] == "ok" else 503)
+        return answer(body, 200 if body["status"] == "ok" else 503)

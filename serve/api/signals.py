@@ -16,8 +16,9 @@ from serve.asked import OtherFeatures, UnknownSymbol, WrongFeatures
 from serve.bars import between, page
 from serve.decide import SignalService
 from serve.mirror import FeedLost, Mirror
+from serve.platform_schemas import ErrorAnswer
 from serve.policy import Policy
-from serve.schemas import BatchAnswer, BatchRequest, ErrorAnswer, Signal, SignalPage, SignalRequest
+from serve.schemas import BatchAnswer, BatchRequest, Signal, SignalPage, SignalRequest
 
 PREFIX = "/v1/signals"
 FIRST_SYNC_S = 5.0

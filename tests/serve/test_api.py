@@ -25,6 +25,7 @@ from tests.serve.conftest import (
     bar,
     features_item,
     make_bench,
+    minute,
     quote,
     record,
     served,
@@ -101,6 +102,40 @@ class FakeLake:
             and wanted["symbol"] in (None, r["symbol"])
             and (wanted["start_ns"] is None or -key[0] >= wanted["start_ns"])
             and (after is None or key > (-after[0], *after[1:]))
+        ][:limit]
+
+    def fills(self, *, limit: int, after: Any, **wanted: Any) -> Sequence[Mapping[str, Any]]:
+        """Of two models, a minute apart."""
+        rows = [
+            {"event_time": format_time_ns(OPEN_NS + n * MINUTE_NS), "symbol": "SPY", "model": m}
+            for n in (1, 0)
+            for m in ("dqn:1", "ppo:1")
+            if wanted["model"] in (None, m)
+        ]
+        keys = [(-parse_time_ns(r["event_time"]), r["symbol"], r["model"]) for r in rows]
+        return [
+            r
+            for r, key in zip(rows, keys, strict=True)
+            if after is None or key > (-after[0], *after[1:])
+        ][:limit]
+
+    def alerts(
+        self, *, limit: int, severities: Sequence[str], standing: bool, after: Any, **_: Any
+    ) -> Sequence[Mapping[str, Any]]:
+        """One that stands, and one that is over."""
+        rows = [
+            {"id": f"full@{at}", "severity": severity, "began_at": at, "ended_at": ended}
+            for at, severity, ended in (
+                ("2024-07-05T13:31:00Z", "critical", None),
+                ("2024-07-05T13:30:00Z", "warning", "2024-07-05T13:30:01Z"),
+            )
+        ]
+        return [
+            r
+            for r in rows
+            if r["severity"] in severities
+            and not (standing and r["ended_at"])
+            and (after is None or parse_time_ns(r["began_at"]) < after[0])
         ][:limit]
 
     def gaps(
@@ -416,6 +451,33 @@ def test_anomalies_that_cannot_be_asked_for_are_refused_by_name(gate, query, sta
     assert response.status_code == status
     if field:
         assert field in str(response.json()["error"]["detail"])
+
+
+def test_fills_and_alerts_by_cursor_and_filters(gate) -> None:
+    for path, field, all_of_them in (
+        ("fills", "model", ["dqn:1", "ppo:1"] * 2),
+        ("alerts", "severity", ["critical", "warning"]),
+    ):
+        seen, cursor = [], ""
+        while cursor is not None:
+            answer = gate.get(f"/v1/{path}?limit=1{cursor and '&next=' + cursor}").json()
+            seen += [row[field] for row in answer["items"]]
+            cursor = answer["next"]
+        assert seen == all_of_them
+    assert len(gate.get("/v1/fills?model=ppo:1").json()["items"]) == 2
+    assert gate.get("/v1/fills?symbol=ZZZ").status_code == 404
+    assert len(gate.get("/v1/alerts?standing=true").json()["items"]) == 1
+    cursor = gate.get("/v1/fills?limit=1").json()["next"]
+    assert gate.get(f"/v1/alerts?next={cursor}").status_code == 422  # of another listing
+
+
+def test_alert_about_the_part_that_writes_them_down_stands_first(filled, gate) -> None:
+    silent = {"id": "streaming_silent@x", "severity": "critical", "began_at": minute(0)}
+    filled.memory.set_system({**RUNNING, "unwritten_alerts": [silent]}, event_time="")
+    filled.sync()
+    ids = [row["id"] for row in gate.get("/v1/alerts").json()["items"]]
+    assert ids[0] == "streaming_silent@x"
+    assert len(ids) == 3
 
 
 def test_gaps_by_cursor_are_all_there_once_though_they_end_at_one_moment(gate) -> None:

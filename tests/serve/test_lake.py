@@ -11,9 +11,9 @@ from deltalake import write_deltalake
 
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake import tables
-from serve import anomalies
 from serve.bars import bar_of_lake, read_gap_cursor, roll_up, write_gap_cursor
 from serve.lake import ServedLake
+from serve.listings import at_least, read_cursor, write_cursor
 
 T0 = parse_time_ns("2024-07-01T13:30:00Z")
 T0_DAY = date(2024, 7, 1)
@@ -55,9 +55,10 @@ def test_anomalies_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> N
     columns = {f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}
     write_deltalake(str(tmp_path / "anomalies"), pa.table(columns, schema=schema))
     lake, seen, after = ServedLake(str(tmp_path)), [], None
-    while page := lake.anomalies(limit=3, severities=anomalies.at_least(None), after=after):
+    while page := lake.anomalies(limit=3, severities=at_least(None), after=after):
         seen += [(r["event_time"], r["symbol"], r["kind"]) for r in page]
-        after = anomalies.read_cursor(anomalies.write_cursor(page[-1]))
+        key = (parse_time_ns(page[-1]["event_time"]), page[-1]["symbol"], page[-1]["kind"])
+        after = read_cursor("anomalies", write_cursor("anomalies", key))
     assert seen == [
         (format_time_ns(T0 + n * MINUTE_NS), s, kind)
         for n in (1, 0) for s in ("AAPL", "SPY") for kind in ("outlier", "rsi")
@@ -68,7 +69,56 @@ def test_anomalies_of_the_lake_by_cursor_are_all_there_once(tmp_path: Path) -> N
 
 
 def test_anomalies_of_a_lake_without_any_are_none(tmp_path: Path) -> None:
-    assert ServedLake(str(tmp_path)).anomalies(limit=9, severities=anomalies.at_least(None)) == []
+    assert ServedLake(str(tmp_path)).anomalies(limit=9, severities=at_least(None)) == []
+
+
+def _write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    schema = tables.table(name).schema
+    columns = {f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}
+    write_deltalake(str(folder / name), pa.table(columns, schema=schema))
+
+
+def test_fills_of_the_lake_by_cursor_are_all_there_once_and_can_be_filtered(tmp_path: Path) -> None:
+    _write(tmp_path, "fills", [
+        {"symbol": s, "event_time_ns": T0 + n * MINUTE_NS, "side": "BUY", "shares": 1.0,
+         "model_id": m, "model_version": "1", "decided_on": T0 // 1000, "filled_at": T0 // 1000,
+         "known_at": T0 // 1000, "date": T0_DAY}
+        for n in (0, 1) for s in ("AAPL", "SPY") for m in ("dqn", "ppo")
+    ])  # fmt: skip
+    lake, seen, after = ServedLake(str(tmp_path)), [], None
+    while page := lake.fills(limit=3, after=after):
+        seen += [(r["event_time"], r["symbol"], r["model"]) for r in page]
+        after = (parse_time_ns(seen[-1][0]), *seen[-1][1:])
+    assert seen == [
+        (format_time_ns(T0 + n * MINUTE_NS), s, m)
+        for n in (1, 0) for s in ("AAPL", "SPY") for m in ("dqn:1", "ppo:1")
+    ]  # fmt: skip
+    for model, found in (("ppo", 4), ("ppo:1", 4), ("ppo:2", 0)):
+        assert len(lake.fills(limit=9, model=model)) == found
+    assert len(lake.fills(limit=9, symbol="SPY", start_ns=T0 + 1)) == 2
+    assert page == [] == ServedLake(str(tmp_path / "none")).fills(limit=9)
+
+
+def test_alerts_of_the_lake_are_each_there_once_as_they_ended(tmp_path: Path) -> None:
+    us = T0 // 1000
+    _write(tmp_path, "alerts", [
+        {"alert_id": f"{name}@{at}", "name": name, "severity": severity, "source": "producer",
+         "symbol": "*", "detail": "why", "began_at": us + at, "ended_at": ended, "date": T0_DAY}
+        for name, severity, at, ended in (
+            ("full", "critical", 0, None), ("full", "critical", 0, us + 5),
+            ("spilling", "warning", 0, None), ("full", "critical", 9, None),
+        )
+    ])  # fmt: skip
+    lake, seen, after = ServedLake(str(tmp_path)), [], None
+    while page := lake.alerts(limit=1, severities=at_least(None), after=after):
+        seen += [(r["id"], r["ended_at"]) for r in page]
+        after = (parse_time_ns(page[-1]["began_at"]), page[-1]["id"], "")
+    assert seen == [
+        ("full@9", None), ("full@0", "2024-07-01T13:30:00.000005Z"), ("spilling@0", None),
+    ]  # fmt: skip
+    assert len(lake.alerts(limit=9, severities=("critical",), standing=True)) == 1
+    assert len(lake.alerts(limit=9, severities=at_least(None), start_ns=T0 + 9_000)) == 1
+    assert ServedLake(str(tmp_path / "none")).alerts(limit=9, severities=at_least(None)) == []
 
 
 def _lake_of_bars(folder: Path, n: int) -> tuple[ServedLake, list[dict[str, Any]]]:

@@ -117,6 +117,7 @@ def test_message_that_is_lost_shows_as_an_imbalance_and_as_an_alert(world: World
     world.go(watch, 65)
     newest = "SELECT imbalance FROM ledger WHERE stage = 'stream' ORDER BY event_time DESC LIMIT 1"
     assert world.sql(newest) == [{"imbalance": 1}]
+    assert watch.stats()["overdue"] == 1
     assert [(n, e) for n, _, e in world.alerts()] == [
         ("records_missing", None), ("stream_imbalance", None),
     ]  # fmt: skip
@@ -134,7 +135,7 @@ def test_alarm_of_the_producer_is_one_alert_over_a_kill_of_the_driver(world: Wor
     world.producer = world.streaming(1, alarms=[])
     world.go(again, 20)
     assert world.alerts() == [("journal_full", 2.0, 20.0)]
-    assert again.standing() == []
+    assert again.stats()["alerts"] == []
     assert world.sql("SELECT severity, detail FROM alerts_current") == [
         {"severity": "critical", "detail": "1,024 MB"}
     ]
@@ -211,7 +212,7 @@ def test_quarantine_lag_and_policy_are_alerts_while_they_last(world: World) -> N
     world.archive["lag"] = {}
     world.signals["policy"] = "closed"
     world.go(watch, 80)
-    assert watch.standing() == []
+    assert watch.stats()["alerts"] == []
 
 
 def test_critical_anomaly_is_an_alert_once_also_if_it_is_found_again(world: World) -> None:

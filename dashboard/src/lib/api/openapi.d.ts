@@ -41,6 +41,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/v1/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Alerts
+         * @description What was wrong with the platform, from when to when; newest first, then by id.
+         *
+         *     One that concerns the part that writes alerts down stands first until it can.
+         */
+        get: operations["alerts_v1_alerts_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/v1/anomalies": {
         parameters: {
             query?: never;
@@ -73,6 +95,26 @@ export interface paths {
          * @description Bars, newest first; the first may still be forming. Older ones come from the lake.
          */
         get: operations["bars_v1_bars__symbol__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/v1/fills": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Fills
+         * @description Paper fills of the models' accounts, newest first, then by symbol and model.
+         */
+        get: operations["fills_v1_fills_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -382,6 +424,67 @@ export interface components {
             spread_cost: number;
         };
         /**
+         * AlertPage
+         * @description Alerts, newest first, then by id.
+         */
+        AlertPage: {
+            /** Items */
+            items: components["schemas"]["AlertRow"][];
+            /**
+             * Next
+             * @description Cursor of the next page, or null.
+             */
+            next: string | null;
+        };
+        /**
+         * AlertRow
+         * @description Something that was wrong with the platform, or is.
+         */
+        AlertRow: {
+            /**
+             * Began At
+             * @description Wall clock.
+             */
+            began_at: string;
+            /**
+             * Detail
+             * @description A sentence with the numbers.
+             */
+            detail: string;
+            /**
+             * Ended At
+             * @description Wall clock; null while it stands.
+             */
+            ended_at: string | null;
+            /** Id */
+            id: string;
+            /**
+             * Market Time
+             * @description Of what it is about, if that is one moment.
+             */
+            market_time: string | null;
+            /**
+             * Name
+             * @description Which rule says so, e.g. journal_full.
+             */
+            name: string;
+            /**
+             * Severity
+             * @enum {string}
+             */
+            severity: "info" | "warning" | "critical";
+            /**
+             * Source
+             * @enum {string}
+             */
+            source: "producer" | "streaming" | "ledger" | "market";
+            /**
+             * Symbol
+             * @description A symbol, or * for none in particular.
+             */
+            symbol: string;
+        };
+        /**
          * AnomalyPage
          * @description Anomalies, newest first, then by symbol and kind.
          */
@@ -620,6 +723,106 @@ export interface components {
             message: string;
         };
         /**
+         * FillPage
+         * @description Paper fills, newest first, then by symbol and model.
+         */
+        FillPage: {
+            /** Items */
+            items: components["schemas"]["FillRow"][];
+            /**
+             * Next
+             * @description Cursor of the next page, or null.
+             */
+            next: string | null;
+        };
+        /**
+         * FillRow
+         * @description A paper fill of a model's account, at the open of a minute; US dollars.
+         */
+        FillRow: {
+            /**
+             * Ask Price
+             * @description Open plus half the quoted spread.
+             */
+            ask_price: number;
+            /**
+             * Bid Price
+             * @description Open less half the quoted spread.
+             */
+            bid_price: number;
+            /** Cash After */
+            cash_after: number;
+            /** Commission */
+            commission: number;
+            /**
+             * Decided On
+             * @description Start of the bar of that signal, market clock.
+             */
+            decided_on: string;
+            /**
+             * Event Time
+             * @description Start of the minute at whose open it filled.
+             */
+            event_time: string;
+            /**
+             * Filled At
+             * @description When the account moved, wall clock.
+             */
+            filled_at: string;
+            /**
+             * Known At
+             * @description When it was stored, wall clock.
+             */
+            known_at: string;
+            /**
+             * Model
+             * @description id:version.
+             */
+            model: string;
+            /** Notional */
+            notional: number;
+            /**
+             * Open
+             * @description Open of the bar, taken as the middle of the quote.
+             */
+            open: number;
+            /**
+             * Price
+             * @description With half the spread and the slippage in it.
+             */
+            price: number;
+            /**
+             * Reason
+             * @description That of the signal.
+             */
+            reason: string | null;
+            /** Shares */
+            shares: number;
+            /** Shares After */
+            shares_after: number;
+            /**
+             * Side
+             * @enum {string}
+             */
+            side: "BUY" | "SELL";
+            /**
+             * Signal Id
+             * @description Id of the signal that it was decided by.
+             */
+            signal_id: string;
+            /** Slippage Cost */
+            slippage_cost: number;
+            /**
+             * Spread Bps
+             * @description Quoted spread of the bar, basis points.
+             */
+            spread_bps: number;
+            /** Spread Cost */
+            spread_cost: number;
+            /** Symbol */
+            symbol: string;
+        };
+        /**
          * GapPage
          * @description Gaps, newest first.
          */
@@ -731,6 +934,11 @@ export interface components {
             /** As Of */
             as_of: string | null;
             /**
+             * Balance
+             * @description Each stage that answers, in order of the flow.
+             */
+            balance: components["schemas"]["StageRow"][];
+            /**
              * Duplicates
              * @description Copies that were sent again, and dropped.
              */
@@ -744,7 +952,7 @@ export interface components {
             holes: number | null;
             /**
              * Imbalance
-             * @description 0; negative: the lake holds that many messages more than were received.
+             * @description 0; negative: the lake holds that many messages more than were received; positive: so many were on the stream a minute ago and are in no table.
              */
             imbalance: number | null;
             /**
@@ -959,6 +1167,42 @@ export interface components {
             symbol: string;
         };
         /**
+         * StageRow
+         * @description A stage: received = stored + duplicates + quarantined + in_flight + imbalance.
+         */
+        StageRow: {
+            /** Duplicates */
+            duplicates: number;
+            /** Gaps */
+            gaps: number;
+            /**
+             * Holes
+             * @description Records that were never seen.
+             */
+            holes: number;
+            /**
+             * Imbalance
+             * @description 0; above: messages that are nowhere; below: a surplus.
+             */
+            imbalance: number;
+            /** In Flight */
+            in_flight: number;
+            /** Quarantined */
+            quarantined: number;
+            /** Received */
+            received: number;
+            /**
+             * Stage
+             * @description producer, stream, archive or signals.
+             */
+            stage: string;
+            /**
+             * Stored
+             * @description Handed on: of the producer, on the stream for certain.
+             */
+            stored: number;
+        };
+        /**
          * Stamped
          * @description A payload with the times of its update.
          */
@@ -1126,6 +1370,66 @@ export interface operations {
             };
         };
     };
+    alerts_v1_alerts_get: {
+        parameters: {
+            query?: {
+                /** @description Beginning to stop before, RFC 3339. */
+                end?: string | null;
+                /** @description Rows, newest first. */
+                limit?: number;
+                /** @description Cursor of the page before. */
+                next?: string | null;
+                /** @description At least so bad. */
+                severity?: ("info" | "warning" | "critical") | null;
+                /** @description Only those that have not ended. */
+                standing?: boolean;
+                /** @description First beginning, wall time, RFC 3339. */
+                start?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertPage"];
+                };
+            };
+            /** @description Unknown symbol or address. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A field is wrong; `detail` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Not ready; see `Retry-After`. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
     anomalies_v1_anomalies_get: {
         parameters: {
             query?: {
@@ -1216,6 +1520,66 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["BarPage"];
+                };
+            };
+            /** @description Unknown symbol or address. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description A field is wrong; `detail` names it. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+            /** @description Not ready; see `Retry-After`. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ErrorAnswer"];
+                };
+            };
+        };
+    };
+    fills_v1_fills_get: {
+        parameters: {
+            query?: {
+                /** @description Event time to stop before, RFC 3339. */
+                end?: string | null;
+                /** @description Rows, newest first. */
+                limit?: number;
+                /** @description Only of this model: `id` or `id:version`. */
+                model?: string | null;
+                /** @description Cursor of the page before. */
+                next?: string | null;
+                /** @description First event time, RFC 3339. */
+                start?: string | null;
+                /** @description Only of this one. */
+                symbol?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FillPage"];
                 };
             };
             /** @description Unknown symbol or address. */

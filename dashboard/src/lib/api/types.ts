@@ -15,7 +15,10 @@ export type SymbolPage = Schemas["SymbolPage"];
 export type SignalPage = Schemas["SignalPage"];
 export type BarPage = Schemas["BarPage"];
 /** Where every received message is; null where the stage that knows it does not answer. */
-export type Ledger = Omit<Schemas["Ledger"], "stages"> & { stages?: LedgerStages };
+export type Ledger = Omit<Schemas["Ledger"], "balance" | "stages"> & {
+  balance?: Schemas["StageRow"][];
+  stages?: LedgerStages;
+};
 /** The lengths of a bar. */
 export type BarWindow = Bar["window"];
 export type IndicatorPage = Schemas["IndicatorPage"];
