@@ -57,6 +57,21 @@ MIN_PRICE_USD = 1e-9
 """Smallest price: ratios of prices stay finite."""
 
 
+MARKET_DAY_BEGINS_NS = 5 * 3600 * SECOND_NS
+"""Time of day, UTC, at which one trading day ends and the next begins: an hour at which nothing is
+traded. Extended hours end at 20:00 in New York, in winter an hour after midnight UTC."""
+
+
+def market_day(ns: int) -> int:
+    """The trading day of a moment, as days since the epoch; trade ids are unique within it.
+
+    >>> market_day(parse_time_ns("2011-01-04T00:30:00Z")) * DAY_NS == parse_time_ns(
+    ...     "2011-01-03T00:00:00Z")
+    True
+    """
+    return (ns - MARKET_DAY_BEGINS_NS) // DAY_NS
+
+
 def bucket_of(symbol: str) -> int:
     """Bucket of a symbol: stable over runs, hosts and languages (CRC-32 modulo 64).
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.events import DAY_NS, MINUTE_NS
+from pipelines.events import MINUTE_NS, market_day
 
 MAX_ENTRIES = 50_000
 """Minutes and days that are kept; what is too much is left out, the oldest of a symbol first."""
@@ -23,11 +23,12 @@ class Dirty:
 
     Args:
         minutes: Minutes since the epoch.
-        days: Days since the epoch: which minute a corrected trade lies in, the lake knows.
+        days: Trading days (:func:`~pipelines.events.market_day`): which minute a corrected trade
+            lies in, the lake knows.
 
     >>> dirty = Dirty()
     >>> dirty.minute("SPY", 61 * 1_000_000_000)
-    >>> dirty.day("SPY", 5)
+    >>> dirty.day("SPY", 86_400 * 1_000_000_000)
     >>> dirty.to_dict()
     {'minutes': {'SPY': [1]}, 'days': {'SPY': [0]}}
     """
@@ -40,8 +41,8 @@ class Dirty:
         self.minutes.setdefault(symbol, set()).add(ns // MINUTE_NS)
 
     def day(self, symbol: str, ns: int) -> None:
-        """The day of a moment, in which a trade was corrected."""
-        self.days.setdefault(symbol, set()).add(ns // DAY_NS)
+        """The trading day of a moment, in which a trade was corrected."""
+        self.days.setdefault(symbol, set()).add(market_day(ns))
 
     def __len__(self) -> int:
         return sum(len(found) for found in (*self.minutes.values(), *self.days.values()))

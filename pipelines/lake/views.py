@@ -10,8 +10,9 @@
 ``alerts_current``     each alert once: as it ended, or without an end while it stands
 =====================  ========================================================================
 
-A correction names the trade that it corrects by id, within symbol, exchange and day; of several
-about one id the one received last counts, and a correction may itself be corrected.
+A correction names the trade that it corrects by id, within symbol, exchange and trading day
+(:func:`pipelines.events.market_day`, not the UTC date of the partition); of several about one id
+the one received last counts, and a correction may itself be corrected.
 """
 
 from __future__ import annotations
@@ -20,32 +21,36 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from pipelines.events import DAY_NS, MARKET_DAY_BEGINS_NS
+
+_MARKET_DAY: Final = f"(event_time_ns - {MARKET_DAY_BEGINS_NS}) // {DAY_NS}"
+
 # Every chain of corrections to where it ends, by the id that it begins with.
-_CORRECTED: Final = """
+_CORRECTED: Final = f"""
     CREATE TEMP VIEW corrected AS
     WITH RECURSIVE words AS (
-        SELECT symbol, date, exchange, original_id, type, corrected_id, corrected_price,
-               corrected_size, corrected_conditions, received_at_ns
+        SELECT symbol, {_MARKET_DAY} AS market_day, exchange, original_id, type, corrected_id,
+               corrected_price, corrected_size, corrected_conditions, received_at_ns
         FROM corrections WHERE original_id IS NOT NULL
-        QUALIFY row_number() OVER (PARTITION BY symbol, date, exchange, original_id
+        QUALIFY row_number() OVER (PARTITION BY symbol, market_day, exchange, original_id
             ORDER BY received_at_ns DESC, bseq DESC, position DESC) = 1
     ), chain AS (
         SELECT *, original_id AS root_id, 0 AS depth FROM words
         UNION ALL
         SELECT w.*, c.root_id, c.depth + 1
-        FROM chain c JOIN words w ON w.symbol = c.symbol AND w.date = c.date
+        FROM chain c JOIN words w ON w.symbol = c.symbol AND w.market_day = c.market_day
             AND w.exchange IS NOT DISTINCT FROM c.exchange AND w.original_id = c.corrected_id
         WHERE c.type = 'c' AND c.corrected_id <> c.original_id AND c.depth < 16
     )
     SELECT * EXCLUDE (depth, original_id, received_at_ns),
-           max(received_at_ns) OVER (PARTITION BY symbol, date, exchange, root_id)
+           max(received_at_ns) OVER (PARTITION BY symbol, market_day, exchange, root_id)
                AS corrected_at_ns
     FROM chain
-    QUALIFY row_number() OVER (PARTITION BY symbol, date, exchange, root_id
+    QUALIFY row_number() OVER (PARTITION BY symbol, market_day, exchange, root_id
         ORDER BY depth DESC) = 1
-"""
+"""  # noqa: S608 - our own numbers
 
-_TRADES_CURRENT: Final = """
+_TRADES_CURRENT: Final = f"""
     CREATE TEMP VIEW trades_current AS
     SELECT t.* REPLACE (
                if(k.type = 'c', coalesce(k.corrected_price, t.price), t.price) AS price,
@@ -54,10 +59,11 @@ _TRADES_CURRENT: Final = """
                if(k.type = 'c', coalesce(k.corrected_conditions, t.conditions), t.conditions)
                    AS conditions),
            k.type IS NOT NULL AS corrected
-    FROM trades t LEFT JOIN corrected k ON k.symbol = t.symbol AND k.date = t.date
+    FROM trades t LEFT JOIN corrected k ON k.symbol = t.symbol
+        AND k.market_day = {_MARKET_DAY}
         AND k.exchange IS NOT DISTINCT FROM t.exchange AND k.root_id = t.trade_id
     WHERE k.type IS DISTINCT FROM 'x'
-"""
+"""  # noqa: S608
 
 _BARS_CURRENT: Final = """
     CREATE TEMP VIEW bars_current AS

@@ -1,4 +1,4 @@
-"""What the lake knows of minutes of one symbol and day: everything that a revision is made of."""
+"""What the lake knows of minutes of one symbol and trading day: all that a revision is made of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from pipelines.events import DAY_NS, MINUTE_NS
+from pipelines.events import DAY_NS, MARKET_DAY_BEGINS_NS, MINUTE_NS, market_day
 from pipelines.lake.query import LakeQuery
 from pipelines.streaming.rebuild import Interval, Row, interval
 from pipelines.streaming.spread import MAX_IN_FORCE_NS, SpreadMeter
@@ -21,12 +21,17 @@ _NEWEST = "SELECT symbol, max(event_time_ns) // $minute AS minute FROM features 
 
 _CORRECTED = """
     SELECT t.event_time_ns // $minute AS minute, max(k.corrected_at_ns) AS at_ns
-    FROM trades t JOIN corrected k ON k.symbol = t.symbol AND k.date = t.date
+    FROM trades t JOIN corrected k ON k.symbol = t.symbol
         AND k.exchange IS NOT DISTINCT FROM t.exchange AND k.root_id = t.trade_id
-    WHERE t.symbol = $symbol AND t.date = $day GROUP BY ALL
+    WHERE t.symbol = $symbol AND t.date >= $day AND t.date <= $next_day
+        AND t.event_time_ns >= $from_ns AND t.event_time_ns < $to_ns AND k.market_day = $market_day
+    GROUP BY ALL
 """
 
-_IN = "symbol = $symbol AND date = $day AND event_time_ns >= $from_ns AND event_time_ns < $to_ns"
+_IN = (
+    "symbol = $symbol AND date >= $day AND date <= $next_day "
+    "AND event_time_ns >= $from_ns AND event_time_ns < $to_ns"
+)
 
 _TRADES = f"""
     SELECT event_time_ns, price, size, conditions, received_at_ns,
@@ -57,7 +62,7 @@ _GAPS = """
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """What is known of some minutes of one symbol and day; maps go by minute since the epoch.
+    """What is known of minutes of one symbol and trading day; maps go by minute since the epoch.
 
     Args:
         vendor: The vendor's bars, updated ones among them.
@@ -96,18 +101,18 @@ class Known:
         return {row["symbol"]: row["minute"] for row in rows}
 
     def corrected(self, symbol: str, day: int) -> dict[int, int]:
-        """Minutes of a day in which a trade was corrected, and when the last one was received."""
-        about = {"symbol": symbol, "day": _date(day), "minute": MINUTE_NS}
+        """Minutes of a trading day with a corrected trade, and when the last one was received."""
+        begin_ns = day * DAY_NS + MARKET_DAY_BEGINS_NS
+        about = _span(symbol, begin_ns, begin_ns + DAY_NS) | {
+            "minute": MINUTE_NS, "market_day": day,
+        }  # fmt: skip
         rows = self._lake.sql(_CORRECTED, about).to_pylist()
         return {row["minute"]: row["at_ns"] for row in rows}
 
     def of(self, symbol: str, minutes: Sequence[int]) -> Minutes:
-        """Everything about minutes of one day, ascending."""
+        """Everything about minutes of one trading day, ascending."""
         first_ns, end_ns = minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
-        span = {
-            "symbol": symbol, "day": _date(first_ns // DAY_NS),
-            "from_ns": first_ns, "to_ns": end_ns,
-        }  # fmt: skip
+        span = _span(symbol, first_ns, end_ns)
         among = span | {"minute": MINUTE_NS, "minutes": list(minutes)}
         vendor = defaultdict(list, _by_minute(self._rows(_VENDOR, among)))
         for row in self._rows(_UPDATED, span):
@@ -118,7 +123,7 @@ class Known:
         return Minutes(
             vendor=vendor,
             trades=_by_minute(self._rows(_TRADES, among)),
-            corrected_at_ns=self.corrected(symbol, first_ns // DAY_NS),
+            corrected_at_ns=self.corrected(symbol, market_day(first_ns)),
             features=features,
             gaps=[interval(gap) for gap in self._rows(_GAPS, around)],
             before=self._lake.recent_bars(symbol, limit=self._window, before_ns=first_ns),
@@ -126,12 +131,9 @@ class Known:
         )
 
     def spreads(self, symbol: str, minutes: Sequence[int]) -> dict[int, float | None]:
-        """The quoted spread of minutes of one day, ascending; basis points."""
+        """The quoted spread of minutes of one trading day, ascending; basis points."""
         first_ns, end_ns = minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
-        span = {
-            "symbol": symbol, "day": _date(first_ns // DAY_NS),
-            "from_ns": first_ns - MAX_IN_FORCE_NS, "to_ns": end_ns,
-        }  # fmt: skip
+        span = _span(symbol, first_ns - MAX_IN_FORCE_NS, end_ns)
         quotes = iter(self._rows(_QUOTES, span))
         quote = next(quotes, None)
         meter = SpreadMeter()
@@ -167,5 +169,7 @@ def _by_minute(rows: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]
     return found
 
 
-def _date(day: int) -> date:
-    return _EPOCH_DAY + timedelta(day)
+def _span(symbol: str, from_ns: int, to_ns: int) -> dict[str, Any]:
+    """Parameters of a time, with the partitions that it lies in."""
+    first, last = (_EPOCH_DAY + timedelta(ns // DAY_NS) for ns in (from_ns, to_ns - 1))
+    return {"symbol": symbol, "day": first, "next_day": last, "from_ns": from_ns, "to_ns": to_ns}

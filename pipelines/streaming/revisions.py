@@ -20,7 +20,7 @@ from typing import Any, Final, Protocol
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
-from pipelines.events import DAY_NS, MINUTE_NS, SECOND_NS, format_time_ns
+from pipelines.events import MINUTE_NS, SECOND_NS, format_time_ns, market_day
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC, WINDOW, FeatureSpec
@@ -37,7 +37,6 @@ from pipelines.streaming.warmup import MAX_HOLE_NS, StartLoader
 QUERY: Final = "revisions"
 _FEATURES: Final = "features"
 _PUBLISH_AGAIN_NS: Final = 600 * SECOND_NS
-_MINUTES_A_DAY: Final = DAY_NS // MINUTE_NS
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +56,7 @@ class ToLookAt(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Work:
     symbol: str
-    minutes: tuple[int, ...]  # of one day, ascending
+    minutes: tuple[int, ...]  # of one trading day, ascending
     done: Dirty
 
 
@@ -297,4 +296,4 @@ def _bar(row: Row) -> ClosedBar:
 
 
 def _day(minute: int) -> int:
-    return minute // _MINUTES_A_DAY
+    return market_day(minute * MINUTE_NS)

@@ -95,6 +95,18 @@ def test_trades_current_keeps_another_trade_of_the_same_id_apart(lake):
     assert lake.query.sql(sql)["price"].to_pylist() == [11.0, 12.0, 13.0]
 
 
+def test_trades_current_applies_what_is_said_after_midnight_utc_of_the_same_trading_day(lake):
+    close = datetime(2011, 1, 3, 20, 59, tzinfo=UTC)
+    in_the_evening = datetime(2011, 1, 4, 0, 5, tzinfo=UTC)  # 19:05 in New York
+    lake.add("trades", trade(1, 10.0, at=close), trade(2, 11.0, at=in_the_evening))
+    lake.add("trades", trade(3, 12.0, at=close), trade(1, 13.0, at=close + timedelta(days=1)))
+    lake.add("corrections", {"type": "x", "original_id": 1, "exchange": "D", "at": in_the_evening})
+    lake.add("corrections", corrected(3, 4, 12.5, at=close))
+    lake.add("corrections", corrected(4, 5, 12.6, at=in_the_evening))
+    sql = "SELECT price FROM trades_current ORDER BY price"
+    assert lake.query.sql(sql)["price"].to_pylist() == [11.0, 12.6, 13.0]
+
+
 def feature(revision: int, close: float, known: int, source: str = "vendor") -> dict[str, Any]:
     return {
         "close": close, "revision": revision, "source": source,
