@@ -1,0 +1,79 @@
+"""Event to feature row as the rate grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.bench.rows import Row, Samples, Say
+from tests.bench.stream.embedded import embedded
+from tests.bench.stream.load import Derived, Load, between
+from tests.bench.stream.running import running
+from tests.bench.stream.tape import DAY_NS, OPEN_NS, symbols_of
+
+RATES = (500, 1000, 2000, 5000, 8000)
+AT = 5000
+"""The rate at which there are targets, messages a second."""
+SYMBOLS, SPEED = 20, 10.0
+SETTLE_S, MEASURE_S, AFTER_S = 6.0, 36.0, 4.0
+TARGETS = (("p50", 0.5, 1000.0), ("p95", 0.95, 2500.0))
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One rate on one master.
+
+    Args:
+        master: Spark's master.
+        rate: Messages a second.
+        sent: Bars sent.
+        took: Milliseconds from sending a closed bar to its features, per bar.
+    """
+
+    master: str
+    rate: int
+    sent: int
+    took: Samples
+
+
+def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]:
+    """All rates, one after the other, on one job with both queries."""
+    found = []
+    config = {"signals": True, "archive_trigger_s": 10, "symbols": symbols_of(SYMBOLS)}
+    with (
+        embedded() as (folder, kinesis),
+        running(folder / "job", kinesis, master, config=config, history=False) as job,
+    ):
+        job.event("running")
+        derived = Derived(kinesis)
+        derived.start()
+        for day, rate in enumerate(rates):
+            say(f"{rate:,} messages a second on {master}")
+            load = Load(
+                kinesis, symbols_of(SYMBOLS), rate, speed=SPEED, begin_ns=OPEN_NS + day * DAY_NS
+            )
+            load.start()
+            time.sleep(SETTLE_S)
+            before = set(load.bars)
+            time.sleep(MEASURE_S)
+            sent = {bar: ns for bar, ns in load.bars.items() if bar not in before}
+            time.sleep(AFTER_S)
+            load.stop()
+            found.append(Measured(master, rate, len(sent), between(sent, derived.features)))
+        derived.stop()
+    return found
+
+
+def rows_of(measured: Sequence[Measured]) -> list[Row]:
+    """Two rows for each rate; those of :data:`AT` have targets."""
+    return [
+        Row(
+            f"event → feature row at {one.rate:,} msg/s, {name}, {one.master}",
+            one.took.at(quantile),
+            "ms",
+            target if one.rate == AT else None,
+        )
+        for one in measured
+        for name, quantile, target in TARGETS
+    ]
