@@ -164,6 +164,7 @@ class FeedMemory:
             elif kind == "features":
                 _keep(memory.features, {"event_time": event_time, **data})
                 self._emit("features", symbol, item["id"], event_time, data)
+                self._say_newest("features", symbol, memory.features, after=event_time)
             elif kind == "signal":
                 _keep(memory.signals, {"event_time": event_time, **data})
                 self._emit("signals", symbol, item["id"], event_time, data)
@@ -334,6 +335,21 @@ class FeedMemory:
             return
         data = {**bar, "forming": False, "window": "1m"}
         self._emit("bars", symbol, bar["event_time"], bar["event_time"], data)
+        self._say_newest("bars", symbol, memory.bars, after=bar["event_time"])
+
+    def _say_newest(
+        self, channel: str, symbol: str, rows: deque[dict[str, Any]], *, after: str
+    ) -> None:
+        """Tell the newest row again after an older one was revised: the last word is on the newest.
+
+        Who keeps only the last update of a channel would else decide on the past.
+        """
+        newest = rows[-1]
+        if newest["event_time"] != after:
+            shown = {"forming": False, "window": "1m"} if channel == "bars" else {}
+            at = newest["event_time"]
+            data = {k: v for k, v in newest.items() if channel == "bars" or k != "event_time"}
+            self._emit(channel, symbol, at if channel == "bars" else "newest", at, data | shown)
 
 
 def _keep(rows: deque[dict[str, Any]], row: dict[str, Any]) -> bool:

@@ -169,13 +169,14 @@ class StreamingJob:
         """Process what has arrived, then run on.
 
         The archive does not wait for its next trigger: it is restarted to take everything there
-        is, and once more to run on.
+        is, and once more to run on. Revisions that are due are made; those of bars that nobody
+        decided on yet, and of windows that are not over, are not.
 
         Args:
             timeout_s: Longest wait.
 
         Returns:
-            Whether both queries have caught up and committed.
+            Whether both queries have caught up and committed, and revisions are published.
 
         Raises:
             PartFailed: A query died.
@@ -185,7 +186,7 @@ class StreamingJob:
         if SIGNALS in self._queries:
             drained = self._catch_up(self._queries[SIGNALS], deadline) and drained
         self.check()
-        return drained
+        return self._settle(deadline) and drained
 
     def stop(self) -> None:
         """Stop the queries and Spark. What they had not committed is done again next time."""
@@ -286,6 +287,20 @@ class StreamingJob:
                 once.stop()
             self._queries[ARCHIVE] = archive_query.start(self._spark, self._config, self._archive)
         return bool(done)
+
+    def _settle(self, deadline: float) -> bool:
+        """Make the revisions that are due; whatever goes wrong is tried again by the next job."""
+        if self._revisions is None:
+            return True
+
+        def stopped() -> bool:
+            return self._stopped.is_set() or self._monotonic() >= deadline
+
+        try:
+            return self._revisions.settle(stopped=stopped)
+        except RaytapeError as error:
+            _log.warning("revisions that are due wait for the next job: %s", error)
+            return False
 
     def _catch_up(self, query: StreamingQuery, deadline: float) -> bool:
         """Wait until a query finds nothing new; Spark's own call for it knows no deadline."""

@@ -3,8 +3,9 @@
 The archive says which bars to look at (:mod:`pipelines.lake.dirty`). Each is made anew from what
 the lake knows now; if it says something else than its newest row in ``features``, it becomes the
 next revision of that row, with the features over the bars before it as they stand now. The row is
-committed, then the items ``bar`` and ``features`` of that revision are published. Nothing that was
-known before is changed: :mod:`pipelines.lake.views` tells what was known when.
+committed, then the items ``bar`` and ``features`` of that revision are published, with indicators;
+the roll-ups that hold it follow (:mod:`pipelines.streaming.redone`). Nothing that was known before
+is changed: :mod:`pipelines.lake.views` tells what was known when.
 
 To look twice changes nothing, so whatever is cut short is simply looked at again.
 """
@@ -12,27 +13,38 @@ To look twice changes nothing, so whatever is cut short is simply looked at agai
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, Final, Protocol
 
+import pyarrow as pa
+
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.events import MINUTE_NS, SECOND_NS, format_time_ns, market_day
 from pipelines.features.bar import ClosedBar
-from pipelines.features.builder import FeatureBuilder
-from pipelines.features.spec import FEATURE_SPEC, WINDOW, FeatureSpec
+from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.lake.dirty import Dirty
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.bars import GAPPED_BARS
 from pipelines.streaming.known import Known, Minutes
-from pipelines.streaming.outbox import ItemSink, features_table, items_of
+from pipelines.streaming.outbox import (
+    Indicators,
+    ItemSink,
+    features_table,
+    indicators_of,
+    items_of,
+)
 from pipelines.streaming.rebuild import Row, current_bar, same_bar, touches
-from pipelines.streaming.warmup import MAX_HOLE_NS, StartLoader
+from pipelines.streaming.redone import Redone
+from pipelines.streaming.remade import DEEP, Remake, bar_of_row
+from pipelines.streaming.rows import derived_items
+from pipelines.streaming.warmup import StartLoader
 
 QUERY: Final = "revisions"
 _FEATURES: Final = "features"
@@ -61,7 +73,7 @@ class _Work:
 
 
 class Revisions:
-    """One driver's revisions; one thread calls :meth:`run`.
+    """One driver's revisions. Passes do not overlap, whoever calls :meth:`run`.
 
     Args:
         writer: The lake.
@@ -89,16 +101,19 @@ class Revisions:
         self._writer = writer
         self._archive = archive
         self._sink = sink
-        self._history = history
         self._spec = spec
-        self._assumed = assumed_spread_bps
+        self._remake = Remake(spec, history, assumed_spread_bps=assumed_spread_bps)
         self._limit = limit
         self._clock = clock
-        self._known = Known(LakeQuery(writer.uri, writer.storage_options), window=WINDOW)
+        self._lock = threading.Lock()
+        lake = LakeQuery(writer.uri, writer.storage_options)
+        self._known = Known(lake, window=DEEP)
+        self._redone = Redone(lake)
         self._generation = 0
         self._seen_ns: dict[tuple[str, int], int] = {}  # last correction of a symbol's day
         self._stats: dict[str, Any] = {
-            "passes": 0, "looked_at": 0, "revisions": 0, "unknown": 0, "last_pass_ms": None,
+            "passes": 0, "looked_at": 0, "revisions": 0, "rollups": 0, "unknown": 0,
+            "last_pass_ms": None,
         }  # fmt: skip
 
     def open(self) -> None:
@@ -112,6 +127,7 @@ class Revisions:
         last = self._writer.last_batch(_FEATURES, QUERY)
         if last is None:
             return
+        self._redone.find()
         try:
             rows = self._writer.read_batch(_FEATURES, QUERY, last)
         except LakeError as error:
@@ -120,7 +136,7 @@ class Revisions:
         if rows is not None and rows.num_rows:
             known_ns = int(rows["known_at"][0].value) * 1000
             if self._clock() - known_ns < _PUBLISH_AGAIN_NS:
-                self._publish(rows)
+                self._publish(rows, self._indicators(rows))
 
     def run(self, *, stopped: Callable[[], bool] = lambda: False) -> int:
         """Look at what is dirty, as much as one pass may.
@@ -136,7 +152,28 @@ class Revisions:
             LakeError: The lake cannot be read or written.
             StreamError: The items could not be stored.
         """
+        with self._lock:
+            return self._pass(stopped)
+
+    def settle(self, *, stopped: Callable[[], bool] = lambda: False) -> bool:
+        """Pass until nothing is due that can be done now; whether it came to that.
+
+        Args:
+            stopped: Asked between symbols; whether to leave the rest.
+
+        Raises:
+            Fenced: A newer driver does this now.
+            LakeError: The lake cannot be read or written.
+            StreamError: The items could not be stored.
+        """
+        while not stopped():
+            if self.run(stopped=stopped) == 0 and self._redone.settled:
+                return True
+        return False
+
+    def _pass(self, stopped: Callable[[], bool]) -> int:
         started = time.perf_counter()
+        self._publish_redone()
         dirty = self._archive.look()
         looked = 0
         if len(dirty):
@@ -149,7 +186,18 @@ class Revisions:
             self._stats["passes"] += 1
             self._stats["looked_at"] += looked
             self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
+        if self._redone.waiting:
+            self._redone.look(self._known.newest())
         return looked
+
+    def _publish_redone(self) -> None:
+        """Publish the roll-ups that are ready: those of the pass before."""
+        if self._redone.settled:
+            return
+        payloads = self._redone.payloads()
+        self._sink.put_items(list(derived_items(payloads)))
+        self._redone.published()
+        self._stats["rollups"] += sum(len(payload["rollups"]) for payload in payloads)
 
     def stats(self) -> dict[str, Any]:
         """Counters since this driver started, JSON types."""
@@ -194,7 +242,8 @@ class Revisions:
         )  # fmt: skip
         self._stats["revisions"] += rows.num_rows
         _log.info("%s: %d bars revised", work.symbol, rows.num_rows)
-        self._publish(rows)
+        self._redone.touch(work.symbol, changed)
+        self._publish(rows, indicators_of(payloads))
 
     def _changed(self, work: _Work, found: Minutes) -> dict[int, ClosedBar]:
         """The bars that are others than their newest rows say."""
@@ -229,48 +278,37 @@ class Revisions:
         unmeasured = [m for m in changed if m not in rows or rows[m]["spread_assumed"]]
         spreads = self._known.spreads(symbol, unmeasured) if unmeasured else {}
         starts = self._starts(found, changed)
-        builder, last_ns = self._window(symbol, found, min(changed) * MINUTE_NS)
-        bars = {row["event_time_ns"] // MINUTE_NS: _bar(row) for row in found.between} | changed
-        for minute in sorted(bars):
-            bar = bars[minute]
-            if bar.start_ns - last_ns > MAX_HOLE_NS:
-                builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
-            last_ns = bar.start_ns
-            if minute not in changed:
-                builder.push(bar)
-                continue
+        wanted: dict[int, ClosedBar] = {}
+        for minute, bar in changed.items():
             row = rows.get(minute)
             measured = None if row is None or row["spread_assumed"] else row["spread_bps"]
-            bar = replace(bar, spread_bps=spreads.get(minute, measured))
-            values = builder.update(bar)
+            wanted[minute] = replace(bar, spread_bps=spreads.get(minute, measured))
+        for made in self._remake.walk(symbol, found, wanted):
+            row = rows.get(made.bar.start_ns // MINUTE_NS)
             yield {
                 "symbol": symbol,
-                "event_time": format_time_ns(bar.start_ns),
-                "bar": bar.data(),
-                "values": values.values,
+                "event_time": format_time_ns(made.bar.start_ns),
+                "bar": made.bar.data(),
+                "values": made.row.values,
                 "fingerprint": self._spec.fingerprint,
-                "warm": values.warm,
-                "spread_assumed": values.spread_assumed,
-                "gap": self._gapped(found, starts, bar.start_ns),
+                "warm": made.row.warm,
+                "spread_assumed": made.row.spread_assumed,
+                "gap": self._gapped(found, starts, made.bar.start_ns),
                 "revision": 1 if row is None else row["revision"] + 1,
+                "indicators": made.indicators,
             }
 
-    def _window(self, symbol: str, found: Minutes, first_ns: int) -> tuple[FeatureBuilder, int]:
-        """The features' window before these minutes, and the start of its last bar."""
-        builder, last_ns = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed), 0
-        before = found.before
-        if len(before) < WINDOW:
-            for row in (*before, *found.between)[:1]:
-                first_ns = min(first_ns, row["event_time_ns"])
-            start = self._history.start(symbol, first_ns)
-            builder.restore(start.window)
-            last_ns = start.starts[-1] if start.starts else first_ns
-        for row in before:
-            if row["event_time_ns"] - last_ns > MAX_HOLE_NS:
-                builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
-            last_ns = row["event_time_ns"]
-            builder.push(_bar(row))
-        return builder, last_ns
+    def _indicators(self, rows: pa.Table) -> Indicators:
+        """The indicators of rows that were committed, over the bars as they stand now."""
+        minutes: dict[tuple[str, int], dict[int, ClosedBar]] = {}
+        for row in rows.to_pylist():
+            minute = row["event_time_ns"] // MINUTE_NS
+            minutes.setdefault((row["symbol"], _day(minute)), {})[minute] = bar_of_row(row)
+        return {
+            (symbol, made.bar.start_ns): made.indicators
+            for (symbol, _), wanted in minutes.items()
+            for made in self._remake.walk(symbol, self._known.of(symbol, sorted(wanted)), wanted)
+        }
 
     @staticmethod
     def _starts(found: Minutes, bars: Iterable[int]) -> list[int]:
@@ -284,15 +322,9 @@ class Revisions:
         begin_ns = starts[max(0, at - GAPPED_BARS + 1)]
         return touches(found.gaps, begin_ns, start_ns + MINUTE_NS)
 
-    def _publish(self, rows: Any) -> None:
-        self._sink.put_items(list(items_of(rows, TABLES["signals"].schema.empty_table())))
-
-
-def _bar(row: Row) -> ClosedBar:
-    return ClosedBar(
-        row["event_time_ns"], row["open"], row["high"], row["low"], row["close"], row["volume"],
-        row["trade_count"], row["vwap"],
-    )  # fmt: skip
+    def _publish(self, rows: pa.Table, indicators: Indicators) -> None:
+        no_signals = TABLES["signals"].schema.empty_table()
+        self._sink.put_items(list(items_of(rows, no_signals, indicators)))
 
 
 def _day(minute: int) -> int:

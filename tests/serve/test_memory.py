@@ -173,3 +173,23 @@ def test_anomalies_are_told_each_once() -> None:
     memory.apply_items(items)
     told = [u for u in memory.log.all() if u.channel == "anomalies"]
     assert [orjson.loads(u.data) for u in told] == [{"kind": "rsi"}, {"kind": "outlier"}]
+
+
+def test_revised_past_is_told_and_the_newest_after_it_so_that_nobody_decides_on_the_past() -> None:
+    memory = FeedMemory()
+    for i, revision, close in ((0, 0, 1.0), (1, 0, 2.0), (0, 1, 3.0)):
+        about = {"symbol": "SPY", "event_time": minute(i), "revision": revision}
+        bar_data = {"close": close, "source": "revised" if revision else "vendor"}
+        memory.apply_items(
+            [
+                item("bar", **about, data=bar_data),
+                item("features", **about, data={"values": {"rsi_14": close}}),
+            ]
+        )
+    told = [u for u in memory.log.all() if u.channel == "features"]
+    assert [(u.event_time, orjson.loads(u.data)["values"]["rsi_14"]) for u in told] == [
+        (minute(0), 1.0), (minute(1), 2.0), (minute(0), 3.0), (minute(1), 2.0),
+    ]  # fmt: skip
+    assert orjson.loads(told[-1].data) == orjson.loads(told[1].data)
+    bars = [orjson.loads(u.data) for u in memory.log.all() if u.channel == "bars"]
+    assert [(b["event_time"], b["close"]) for b in bars] == [(minute(0), 3.0), (minute(1), 2.0)]

@@ -12,14 +12,16 @@ import pytest
 
 from pipelines.errors import Fenced
 from pipelines.events import MINUTE_NS, Message, format_time_ns, parse_time_ns
+from pipelines.features import indicators
 from pipelines.features.builder import batch
-from pipelines.features.spec import FEATURE_SPEC
+from pipelines.features.spec import FEATURE_SPEC, SPECS, FeatureSpec
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.archive import Archive
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.parts import Part
+from pipelines.streaming.redone import REDONE
 from pipelines.streaming.reduce import add, parts_of
 from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.signals import payload_of
@@ -55,23 +57,32 @@ class Past:
 class Market:
     """A lake with both queries, without Spark: what is sent is archived and decided at once."""
 
-    def __init__(self, uri: str, tape: Any, rows_of: Any, *, past: int = 80) -> None:
+    def __init__(
+        self, uri: str, tape: Any, rows_of: Any, *, past: int = 80, spec: FeatureSpec = FEATURE_SPEC
+    ) -> None:
+        self.spec = spec
         self.uri, self.tape, self._rows_of = uri, tape, rows_of
         self.past, self.sink, self.wall_ns = Past(past), Sink(), WALL_NS
-        self.warmup = Warmup(uri, history=self.past)
+        self.warmup = Warmup(uri, history=self.past, spec=spec)
         self.archive = Archive(LakeWriter(uri), clock=self.clock)
         self.archive.open("market-data@1")
         self.outbox = Outbox(LakeWriter(uri), Sink(), clock=self.clock)
         self.outbox.open()
         self.revisions = self.new_revisions()
-        self._state, self._batch, self._id = SymbolState(), -1, 0
+        self._state, self._batch, self._id = SymbolState(spec), -1, 0
+        self.published: list[Any] = []  # by the stream, of closed bars
 
     def clock(self) -> int:
         return self.wall_ns
 
     def new_revisions(self) -> Revisions:
         made = Revisions(
-            LakeWriter(self.uri), self.archive, self.sink, self.warmup.loader(), clock=self.clock
+            LakeWriter(self.uri),
+            self.archive,
+            self.sink,
+            self.warmup.loader(),
+            self.spec,
+            clock=self.clock,
         )
         made.open()
         return made
@@ -90,6 +101,7 @@ class Market:
         add(record, rows)
         parts: list[Part] = parts_of([(1, orjson.dumps(rows.get("SPY", [])))])
         closed = self._state.fold(parts, start_of=lambda ns: self.warmup.loader().start("SPY", ns))
+        self.published += [payload_of("SPY", bar) for bar in closed]
         payloads = [orjson.dumps(payload_of("SPY", bar)).decode() for bar in closed]
         asked = [{"symbol": "SPY", "payload": p, "signal": None} for p in payloads]
         self.outbox.take(lambda ask: asked, query_id="s", batch_id=self._batch)
@@ -107,6 +119,15 @@ class Market:
             v=10 * len(prices), n=len(prices), vw=float(np.mean(prices)),
         ) | more  # fmt: skip
 
+    def minutes(self, *closes: float, first: int = 0) -> None:
+        """Minutes of one trade each, in one record."""
+        made = [
+            m
+            for minute, close in enumerate(closes, first)
+            for m in (self.trade(minute, 0, close), self.bar(minute, [close]))
+        ]
+        self.send(*made)
+
     def minute(self, minute: int, *prices: float) -> None:
         trades = [self.trade(minute, 10 * k, p) for k, p in enumerate(prices)]
         self.send(*trades, self.bar(minute, prices))
@@ -114,6 +135,12 @@ class Market:
     def rows(self, minute: int = 0) -> list[dict[str, Any]]:
         sql = "FROM features WHERE event_time_ns = $ns ORDER BY revision"
         return LakeQuery(self.uri).sql(sql, {"ns": OPEN_NS + minute * MINUTE_NS}).to_pylist()
+
+    def drained(self) -> list[Mapping[str, Any]]:
+        """The items of all that is due."""
+        self.sink.items.clear()
+        assert self.revisions.settle()
+        return list(self.sink.items)
 
     def closes(self, minute: int = 0) -> list[float]:
         return [row["close"] for row in self.rows(minute)]
@@ -175,7 +202,7 @@ def test_looking_twice_changes_nothing_also_after_a_restart(market):
 def test_driver_that_died_before_publishing_publishes_after_its_restart(market):
     market.minute(0, 101.0)
     market.send(market.bar(0, [105.0], T="u"))
-    market.revisions._publish = lambda rows: None
+    market.revisions._publish = lambda rows, indicators: None
     market.revisions.run()
     assert market.sink.items == []
     market.new_revisions()
@@ -260,8 +287,7 @@ def test_bar_that_is_not_decided_yet_waits(market):
 def test_features_of_a_revision_are_those_of_the_batch_over_the_bars_as_they_stand(market):
     rng = np.random.default_rng(3)
     closes = (100 + np.cumsum(rng.normal(0, 0.3, 30))).tolist()
-    for minute, close in enumerate(closes):
-        market.minute(minute, close)
+    market.minutes(*closes)
     revised = {7: 99.0, 8: 104.0, 25: 101.0}
     for minute, close in revised.items():
         market.send(market.bar(minute, [close], T="u"))
@@ -322,3 +348,60 @@ def test_second_correction_of_a_day_looks_at_its_own_minute_alone(market):
     market.send(correction(market, trades[0] | {"i": trades[0]["i"] + 1000}, 101.5))  # of the first
     assert market.revisions.run() == 1
     assert [market.closes(m) for m in range(3)] == [[103.0, 102.0, 101.5], [103.0, 101.0], [103.0]]
+
+
+def by_window(items: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    return {i["data"]["window"]: i for i in items if i["kind"] == "bar" and "window" in i["data"]}
+
+
+def test_roll_ups_that_hold_a_revised_minute_are_published_anew_once_they_are_over(market):
+    market.minutes(*(100.0 + minute for minute in range(7)))
+    market.send(market.bar(2, [150.0, 90.0, 102.0], T="u"))
+    assert [i["revision"] for i in by_window(market.drained()).values()] == [REDONE + 1]
+    redone = by_window(market.sink.items)["5m"]
+    first = next(p for p in market.published if p["rollups"])["rollups"][0]
+    assert redone["event_time"] == first["event_time"] == format_time_ns(OPEN_NS)
+    assert redone["id"] == f"bar:SPY:{format_time_ns(OPEN_NS)}:{REDONE + 1}:5m"
+    wanted = {"open": 100.0, "high": 150.0, "low": 90.0, "close": 104.0, "volume": 70.0}
+    assert {k: redone["data"][k] for k in wanted} == wanted
+    assert (redone["data"]["trade_count"], redone["data"]["source"]) == (7, "revised")
+    assert market.drained() == []
+    market.minutes(*[100.0] * 8, first=7)
+    found = by_window(market.drained())
+    assert {w: i["data"]["high"] for w, i in found.items()} == {"15m": 150.0}
+    market.send(market.bar(2, [102.0], T="u"))
+    found = by_window(market.drained())
+    assert {w: (i["revision"], i["data"]["high"]) for w, i in found.items()} == {
+        "5m": (REDONE + 2, 104.0), "15m": (REDONE + 2, 106.0),
+    }  # fmt: skip
+
+
+def test_roll_ups_that_were_due_are_published_after_a_restart_with_the_same_ids(market):
+    market.minutes(*[100.0] * 6)
+    market.send(market.bar(2, [105.0], T="u"))
+    market.revisions.run()  # the bar is out, its roll-up is not
+    assert by_window(market.sink.items) == {}
+    market.revisions = market.new_revisions()
+    again = by_window(market.drained())
+    assert again["5m"]["data"]["high"] == 105.0
+    market.revisions = market.new_revisions()
+    assert by_window(market.drained()) == again
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_revision_says_what_was_published_first_where_nothing_that_counts_changed(
+    tmp_path, tape, rows_of, spec
+):
+    market = Market(str(tmp_path), tape, rows_of, past=250, spec=spec)
+    market.minutes(*(100.0 + minute % 3 for minute in range(9)))
+    before = next(p for p in market.published if p["event_time"].startswith("2011-01-03T14:35"))
+    market.send(market.bar(5, [102.0], T="u", n=9))  # of the same prices: only the count differs
+    (revised,) = [i for i in market.drained() if i["kind"] == "features"]
+    assert list(before["indicators"]) == list(indicators.NAMES)
+    assert revised["data"]["indicators"] == pytest.approx(before["indicators"], rel=1e-12)
+    values = dict(zip(spec.names, before["values"], strict=True))
+    assert revised["data"]["values"] == pytest.approx(values, rel=1e-12)
+    assert revised["data"]["fingerprint"] == spec.fingerprint
+    market.sink.items.clear()
+    market.new_revisions()  # of a driver that may not have published
+    assert [i for i in market.sink.items if i["kind"] == "features"] == [revised]
