@@ -53,16 +53,6 @@ export function stats(bars) {
 }
 
 export function stages({ received, stored, duplicates, quarantined, in_flight }) {
-  const alarms =
-    process.env.MOCK_ALARM === "1"
-      ? [
-          {
-            alarm: "spilling",
-            detail: "messages wait on disk for the stream",
-            since_wall_ns: (Date.now() - 84_000) * 1e6,
-          },
-        ]
-      : [];
   return {
     producer: {
       state: "streaming",
@@ -74,7 +64,6 @@ export function stages({ received, stored, duplicates, quarantined, in_flight })
       malformed: 0,
       reconnects: 1,
       gaps: 1,
-      alarms,
     },
     archive: { stored, duplicates, quarantined, holes: 0, gaps: 1, dirty: 0, last_batch_ms: 640 },
     signals: {
@@ -102,3 +91,55 @@ export function gaps(symbols, from, to) {
 }
 
 export const known = (row) => ({ ...row, known_at: stamp(Date.now()) });
+
+export function alerts() {
+  const at = (ago) => stamp(Date.now() - ago * 1000);
+  const over = {
+    id: "journal-1",
+    name: "hot_symbol",
+    severity: "warning",
+    source: "producer",
+    symbol: "NVDA",
+    detail: "NVDA alone makes 61 % of its bucket: a shard of its own would help",
+    began_at: at(3800),
+    ended_at: at(3650),
+    market_time: null,
+  };
+  const now = {
+    ...over,
+    id: "spilling-2",
+    name: "spilling",
+    severity: "critical",
+    symbol: "*",
+    detail: "1,204 messages wait on disk for the stream",
+    began_at: at(84),
+    ended_at: null,
+  };
+  return { items: process.env.MOCK_ALARM === "1" ? [now, over] : [over], next: null };
+}
+
+export function fills(signals) {
+  const rows = [];
+  for (const [symbol, list] of signals) {
+    for (const signal of list) {
+      const buys = signal.action === "BUY" && signal.position_fraction === 0;
+      const sells = signal.action === "SELL" && signal.position_fraction === 1;
+      if (!buys && !sells) continue;
+      const price = 100 + (symbol.charCodeAt(0) % 9) * 31.4;
+      rows.push({
+        event_time: signal.event_time,
+        symbol,
+        model: "ppo:3",
+        side: signal.action,
+        shares: Math.floor(100_000 / price),
+        price,
+        notional: Math.floor(100_000 / price) * price,
+        commission: 1,
+        spread_cost: 2.4,
+        slippage_cost: 4.9,
+      });
+    }
+  }
+  rows.sort((a, b) => b.event_time.localeCompare(a.event_time));
+  return { items: rows.slice(0, 200), next: null };
+}

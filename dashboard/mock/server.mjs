@@ -3,7 +3,7 @@ import { createReadStream, existsSync, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { extname, join, normalize } from "node:path";
 import { WebSocketServer } from "ws";
-import { gaps, known, stats } from "./derived.mjs";
+import { alerts, fills, gaps, known, stats } from "./derived.mjs";
 import { Market } from "./market.mjs";
 
 const root = new URL("../out/", import.meta.url).pathname;
@@ -69,6 +69,8 @@ function answer(request, url, body) {
   if (what === "indicators") return { items: [], next: null };
   if (what === "anomalies")
     return { items: market.anomalies.slice(0, limit).map(known), next: null };
+  if (what === "fills") return fills(market.signals);
+  if (what === "alerts") return alerts();
   if (what === "gaps") {
     const cut = Date.parse(market.bars.get("AAPL")[60].event_time);
     return gaps(market.symbols, cut + 20_000, cut + 260_000);

@@ -17,6 +17,7 @@ import type { Anomaly } from "@/lib/api/types";
 import { anomalyId, anomalyTime } from "@/lib/market/anomalies";
 import { readPrefs } from "@/lib/market/chartPrefs";
 import { useMarket } from "@/lib/market/context";
+import { fillTime } from "@/lib/market/events";
 import {
   DEEP_HISTORY,
   useAnomalies,
@@ -45,16 +46,21 @@ export function Terminal() {
   useWarmUp(symbols ?? NONE);
 
   const show = useCallback(
-    (anomaly: Anomaly) => {
-      const timeS = anomalyTime(anomaly);
+    (of: string, timeS: number) => {
       const ageS = (store.clock.now(Date.now()) ?? timeS * 1000) / 1000 - timeS;
       const window = narrowestWindow(ageS, DEEP_HISTORY, prefs.window);
-      setPicked(anomalyId(anomaly));
-      choose(anomaly.symbol);
+      choose(of);
       if (window !== prefs.window) setPrefs({ ...prefs, window });
-      setFocus({ symbol: anomaly.symbol, timeS });
+      setFocus({ symbol: of, timeS });
     },
     [store, choose, prefs, setPrefs],
+  );
+  const showAnomaly = useCallback(
+    (anomaly: Anomaly) => {
+      setPicked(anomalyId(anomaly));
+      show(anomaly.symbol, anomalyTime(anomaly));
+    },
+    [show],
   );
   const pick = useCallback(
     (id: string) => {
@@ -105,7 +111,8 @@ export function Terminal() {
           symbol={symbol}
           anomalies={anomalies}
           picked={picked}
-          onPick={show}
+          onPick={showAnomaly}
+          onFill={(fill) => show(fill.symbol, fillTime(fill))}
           prefs={dock}
           onPrefs={setDock}
         />

@@ -3,11 +3,12 @@
 import { Button } from "@/components/ui/button";
 import { ChevronIcon } from "@/components/ui/icons";
 import { type Tab, Tabs } from "@/components/ui/tabs";
-import type { Anomaly } from "@/lib/api/types";
+import type { Alert, Anomaly, Fill } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
-import { alarmsOf, healthOf } from "@/lib/market/health";
-import { useSystem } from "@/lib/market/hooks";
+import { healthOf, standing } from "@/lib/market/health";
+import { useAlerts, useFills, useSystem } from "@/lib/market/hooks";
 import { AnomalyList } from "./AnomalyList";
+import { FillList } from "./FillList";
 import { HealthPanel } from "./HealthPanel";
 import { LedgerStages } from "./LedgerStages";
 import type { DockPrefs, DockTab } from "./prefs";
@@ -17,14 +18,17 @@ interface Props {
   anomalies: readonly Anomaly[] | null;
   picked: string | null;
   onPick: (anomaly: Anomaly) => void;
+  onFill: (fill: Fill) => void;
   prefs: DockPrefs;
   onPrefs: (prefs: DockPrefs) => void;
 }
 
-/** What happens around the chart: anomalies, the ledger by stage, health. */
-export function Dock({ symbol, anomalies, picked, onPick, prefs, onPrefs }: Props) {
+/** What happens around the chart: anomalies, paper fills, the ledger by stage, health. */
+export function Dock({ symbol, anomalies, picked, onPick, onFill, prefs, onPrefs }: Props) {
   const { open, tab, onlySymbol } = prefs;
-  const shown = onlySymbol ? (anomalies?.filter((a) => a.symbol === symbol) ?? null) : anomalies;
+  const [fills, alerts] = [useFills(), useAlerts()];
+  const mine = <E extends { symbol: string }>(events: readonly E[] | null) =>
+    onlySymbol ? (events?.filter((event) => event.symbol === symbol) ?? null) : events;
   return (
     <section
       aria-label="Events"
@@ -35,7 +39,7 @@ export function Dock({ symbol, anomalies, picked, onPick, prefs, onPrefs }: Prop
     >
       <Tabs
         label="Events"
-        tabs={useTabs(anomalies)}
+        tabs={useTabs(anomalies, alerts)}
         value={tab}
         onChange={(id) => onPrefs({ ...prefs, open: true, tab: id as DockTab })}
         className={cn(
@@ -44,7 +48,7 @@ export function Dock({ symbol, anomalies, picked, onPick, prefs, onPrefs }: Prop
         )}
         aside={
           <div className="flex shrink-0 items-center gap-1">
-            {open && tab === "anomalies" && symbol && (
+            {open && (tab === "anomalies" || tab === "fills") && symbol && (
               <Button
                 size="sm"
                 aria-pressed={onlySymbol}
@@ -67,23 +71,25 @@ export function Dock({ symbol, anomalies, picked, onPick, prefs, onPrefs }: Prop
         }
       >
         {open && tab === "anomalies" && (
-          <AnomalyList anomalies={shown} picked={picked} onPick={onPick} />
+          <AnomalyList anomalies={mine(anomalies)} picked={picked} onPick={onPick} />
         )}
+        {open && tab === "fills" && <FillList fills={mine(fills)} onPick={onFill} />}
         {open && tab === "ledger" && <LedgerStages />}
-        {open && tab === "health" && <HealthPanel />}
+        {open && tab === "health" && <HealthPanel alerts={alerts} />}
       </Tabs>
     </section>
   );
 }
 
-function useTabs(anomalies: readonly Anomaly[] | null): Tab[] {
+function useTabs(anomalies: readonly Anomaly[] | null, alerts: readonly Alert[] | null): Tab[] {
   const system = useSystem();
-  const alarms = system ? alarmsOf(system).length : 0;
+  const wrong = standing(alerts ?? []).now.length;
   const bad = system ? healthOf(system).filter(({ level }) => level === "bad").length : 0;
   return [
     { id: "anomalies", label: "Anomalies", note: <Count n={anomalies?.length ?? 0} /> },
+    { id: "fills", label: "Fills" },
     { id: "ledger", label: "Ledger" },
-    { id: "health", label: "Health", note: <Count n={alarms + bad} bad /> },
+    { id: "health", label: "Health", note: <Count n={wrong + bad} bad /> },
   ];
 }
 

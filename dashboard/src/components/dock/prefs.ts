@@ -1,14 +1,14 @@
-export type DockTab = "anomalies" | "ledger" | "health";
+export type DockTab = "anomalies" | "fills" | "ledger" | "health";
 
 /** How the viewer left the panel of events. */
 export interface DockPrefs {
   open: boolean;
   tab: DockTab;
-  /** Whether only the chosen symbol's anomalies are listed. */
+  /** Whether only the chosen symbol's events are listed. */
   onlySymbol: boolean;
 }
 
-const TABS: readonly DockTab[] = ["anomalies", "ledger", "health"];
+const TABS: readonly DockTab[] = ["anomalies", "fills", "ledger", "health"];
 
 export function readDockPrefs(value: unknown): DockPrefs {
   const { open, tab, onlySymbol } = (value ?? {}) as Partial<Record<keyof DockPrefs, unknown>>;

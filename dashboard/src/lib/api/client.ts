@@ -1,10 +1,14 @@
 import type {
+  Alert,
+  AlertPage,
   Anomaly,
   AnomalyPage,
   ApiBar,
   ApiErrorBody,
   BarPage,
   BarWindow,
+  Fill,
+  FillPage,
   GapPage,
   GapRow,
   IndicatorPage,
@@ -98,6 +102,16 @@ export async function getStats(symbol: string, signal?: AbortSignal): Promise<St
 /** The newest anomalies of all symbols, newest first. */
 export async function getAnomalies(limit: number, signal?: AbortSignal): Promise<Anomaly[]> {
   return (await request<AnomalyPage>(`/v1/anomalies?limit=${limit}`, { signal })).items;
+}
+
+/** The newest paper fills of all symbols and models, newest first. */
+export async function getFills(limit: number, signal?: AbortSignal): Promise<Fill[]> {
+  return (await request<FillPage>(`/v1/fills?limit=${limit}`, { signal })).items;
+}
+
+/** What was wrong with the platform, and what is, newest first. */
+export async function getAlerts(limit: number, signal?: AbortSignal): Promise<Alert[]> {
+  return (await request<AlertPage>(`/v1/alerts?limit=${limit}`, { signal })).items;
 }
 
 /** The newest declared gaps of all symbols, newest first. */

@@ -10,6 +10,8 @@ const CHANNELS: ReadonlySet<string> = new Set<Channel>([
   "signals",
   "stats",
   "anomalies",
+  "fills",
+  "alerts",
   "system",
 ]);
 

@@ -156,7 +156,7 @@ describe("readFrame", () => {
   test("acknowledgements and unknown channels are passed over", () => {
     for (const text of [
       '{"channel":"subscribed"}',
-      '{"channel":"alerts","data":{}}',
+      '{"channel":"portfolio","data":{}}',
       "null",
       "[]",
       "3",

@@ -30,6 +30,12 @@ export type GapRow = Schemas["GapRow"];
 /** An anomaly; a live one does not say when it was stored. */
 export type Anomaly = Omit<Schemas["AnomalyRow"], "known_at">;
 
+export type FillPage = Schemas["FillPage"];
+/** A paper fill; a live one does not say when it was stored. */
+export type Fill = Omit<Schemas["FillRow"], "known_at">;
+export type AlertPage = Schemas["AlertPage"];
+export type Alert = Schemas["AlertRow"];
+
 type Bar = Schemas["Bar"];
 /** A bar; a live one says only what it must. */
 export type ApiBar = Pick<Bar, "event_time" | "open" | "high" | "low" | "close" | "volume"> &
@@ -60,13 +66,6 @@ export interface LedgerStages {
 
 /** Numbers of a stage, and what else it says of itself. */
 export type StageNumbers = Record<string, unknown>;
-
-/** Something that is wrong now though the part goes on. */
-export interface Alarm {
-  alarm: string;
-  detail: string;
-  since_wall_ns: number;
-}
 
 export interface FeaturesData {
   values: Record<string, number | null>;
@@ -150,6 +149,8 @@ interface Payloads {
   signals: SignalAnswer;
   stats: StatsData;
   anomalies: Omit<Anomaly, "symbol" | "event_time">;
+  fills: Omit<Fill, "symbol" | "event_time">;
+  alerts: Alert;
   system: SystemData;
 }
 

@@ -1,5 +1,6 @@
 import type { Anomaly } from "@/lib/api/types";
 import { sentence } from "@/lib/format";
+import { Newest } from "./newest";
 
 /** Anomalies kept of all symbols together. */
 const KEPT = 400;
@@ -35,29 +36,6 @@ export function worst(anomalies: readonly Anomaly[]): Anomaly | undefined {
   );
 }
 
-/** What was unusual, newest first, each once, the newest kept. */
-export class AnomalyBook {
-  private list: readonly Anomaly[] = [];
-  private ids = new Set<string>();
-
-  constructor(private readonly capacity = KEPT) {}
-
-  get all(): readonly Anomaly[] {
-    return this.list;
-  }
-
-  /** Adds some in any order; says whether one of them was new. */
-  add(anomalies: readonly Anomaly[]): boolean {
-    const fresh = anomalies.filter((anomaly) => {
-      const id = anomalyId(anomaly);
-      if (this.ids.has(id) || !Number.isFinite(anomalyTime(anomaly))) return false;
-      this.ids.add(id);
-      return true;
-    });
-    if (fresh.length === 0) return false;
-    const all = [...fresh, ...this.list].sort((a, b) => anomalyTime(b) - anomalyTime(a));
-    for (const old of all.slice(this.capacity)) this.ids.delete(anomalyId(old));
-    this.list = all.slice(0, this.capacity);
-    return true;
-  }
+export function anomalyBook(capacity = KEPT): Newest<Anomaly> {
+  return new Newest(anomalyId, anomalyTime, capacity);
 }

@@ -1,7 +1,7 @@
 /** What a page that is open for long keeps: as much as one that was opened now. */
 import { describe, expect, test, vi } from "vitest";
 import type { Anomaly, StreamUpdate } from "@/lib/api/types";
-import { AnomalyBook } from "./anomalies";
+import { anomalyBook } from "./anomalies";
 import { CandleSeries } from "./candles";
 import { MarketStore } from "./store";
 import { TimeMap } from "./timeMap";
@@ -105,9 +105,9 @@ test("a full TimeMap drops the earliest times, whatever the order they came in",
 });
 
 test("anomalies are newest first, each once, and the oldest go", () => {
-  const book = new AnomalyBook(3);
+  const book = anomalyBook(3);
   expect(book.add([anomaly(1), anomaly(3)])).toBe(true);
-  expect(book.add([anomaly(3)])).toBe(false);
+  expect(book.add([anomaly(3), { ...anomaly(0), event_time: "?" }])).toBe(false);
   expect(book.add([anomaly(2), anomaly(3, "outlier"), anomaly(0)])).toBe(true);
   expect(book.all.map((a) => [a.event_time, a.kind])).toEqual([
     [at(3), "outlier"],

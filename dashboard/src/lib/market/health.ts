@@ -1,4 +1,4 @@
-import type { Alarm, SystemData } from "@/lib/api/types";
+import type { Alert, SystemData } from "@/lib/api/types";
 
 export type Level = "good" | "coming" | "bad";
 
@@ -33,11 +33,10 @@ export function healthOf(system: SystemData): PartHealth[] {
   ];
 }
 
-/** The alarms that are on, whichever stage raised them; the oldest first. */
-export function alarmsOf(system: SystemData): Alarm[] {
-  const { producer, archive, signals } = system.ledger?.stages ?? {};
-  return [producer, archive, signals]
-    .flatMap((stage) => (Array.isArray(stage?.alarms) ? stage.alarms : []))
-    .filter((alarm): alarm is Alarm => typeof alarm?.alarm === "string")
-    .sort((a, b) => a.since_wall_ns - b.since_wall_ns);
+/** An alert that stands, or one that is over. */
+export function standing(alerts: readonly Alert[]): { now: Alert[]; over: Alert[] } {
+  return {
+    now: alerts.filter(({ ended_at }) => ended_at === null),
+    over: alerts.filter(({ ended_at }) => ended_at !== null),
+  };
 }

@@ -4,8 +4,10 @@ import { useQuery, useQueryClient } from "@tanstack/react-query";
 import { useCallback, useEffect, useState, useSyncExternalStore } from "react";
 import {
   askSignal,
+  getAlerts,
   getAnomalies,
   getBars,
+  getFills,
   getGaps,
   getIndicators,
   getLedger,
@@ -15,18 +17,18 @@ import {
   getSystem,
 } from "@/lib/api/client";
 import type { StreamStatus, Subscription } from "@/lib/api/stream";
-import type { Anomaly, BarWindow, GapRow, SystemData } from "@/lib/api/types";
+import type { BarWindow, GapRow, SystemData } from "@/lib/api/types";
 import { useMarket } from "./context";
-import type { SymbolView } from "./store";
+import type { EventKind } from "./events";
+import type { MarketStore, SymbolView } from "./store";
 
 const HISTORY = 500;
 /** Bars that are loaded when somebody looks further back. */
 export const DEEP_HISTORY = 3000;
-const ANOMALIES = 200;
+const EVENTS = 200;
 const GAPS = 1000;
 /** A day that runs is counted by the platform: the minutes held here may not reach its morning. */
 const DAY_POLL_MS = 30_000;
-const NO_ANOMALIES: readonly Anomaly[] = [];
 const NO_GAPS: readonly GapRow[] = [];
 const SIGNAL_POLL_MS = 1000;
 
@@ -74,8 +76,8 @@ export function useSubscriptions(symbol: string | null): void {
   const { stream } = useMarket();
   useEffect(() => {
     const wanted: Subscription[] = [
-      { channels: ["system"], symbols: ["*"] },
-      { channels: ["trades", "bars", "signals", "anomalies"], symbols: ["*"] },
+      { channels: ["system", "alerts"], symbols: ["*"] },
+      { channels: ["trades", "bars", "signals", "anomalies", "fills"], symbols: ["*"] },
     ];
     if (symbol) {
       const channels = ["quotes", "features", "provisional", "stats", "rollups"] as const;
@@ -136,22 +138,29 @@ export function useStatsHistory(symbol: string) {
   });
 }
 
-/** What was unusual, of all symbols, newest first; null until it is known. */
-export function useAnomalies(): readonly Anomaly[] | null {
+const LOAD = { anomalies: getAnomalies, fills: getFills, alerts: getAlerts };
+
+/** Events of a kind, of all symbols, newest first; null until they are known. */
+function useEvents<K extends EventKind>(kind: K): ReturnType<MarketStore[K]> | null {
   const { store } = useMarket();
   const { isPending } = useQuery({
-    queryKey: ["anomalies"],
+    queryKey: [kind],
     queryFn: async ({ signal }) => {
-      const found = await getAnomalies(ANOMALIES, signal);
-      store.addAnomalies(found);
+      const found = await LOAD[kind](EVENTS, signal);
+      store.addEvents(kind, found as never);
       return found.length;
     },
-    meta: { failure: "The anomalies could not be loaded" },
+    meta: { failure: `The ${kind} could not be loaded` },
   });
-  const on = useCallback((listener: () => void) => store.on("$anomalies", listener), [store]);
-  const found = useSyncExternalStore(on, store.anomalies, () => NO_ANOMALIES);
+  const on = useCallback((listener: () => void) => store.on(`$${kind}`, listener), [store, kind]);
+  const get = store[kind] as () => ReturnType<MarketStore[K]>;
+  const found = useSyncExternalStore(on, get, get);
   return isPending && found.length === 0 ? null : found;
 }
+
+export const useAnomalies = () => useEvents("anomalies");
+export const useFills = () => useEvents("fills");
+export const useAlerts = () => useEvents("alerts");
 
 /** Declared interruptions of all symbols; read again when the ledger counts another. */
 export function useGaps(): readonly GapRow[] {

@@ -3,9 +3,10 @@ import { readDockPrefs } from "@/components/dock/prefs";
 import type { Ledger, StreamUpdate } from "@/lib/api/types";
 import { worst } from "./anomalies";
 import { DEFAULT_PREFS, readPrefs, toggled } from "./chartPrefs";
+import { fillCost } from "./events";
 import { changedCandles, chartCandles } from "./feed";
 import { gapsOf, inGap } from "./gaps";
-import { alarmsOf, healthOf } from "./health";
+import { healthOf, standing } from "./health";
 import { rangesOf } from "./ranges";
 import { balanceOf, stagesOf } from "./stages";
 import { MarketStore } from "./store";
@@ -53,20 +54,21 @@ describe("health", () => {
     ]);
   });
 
-  test("alarms of all stages are listed, the oldest first, and what is none is passed over", () => {
-    const alarm = (name: string, since_wall_ns: number) => ({
-      alarm: name,
-      detail: "",
-      since_wall_ns,
-    });
-    const stages = {
-      producer: { alarms: [alarm("spilling", 2), "?"] },
-      archive: { alarms: [alarm("slow", 1)] },
-      signals: {},
-    };
-    const found = alarmsOf({ ledger: { ...LEDGER, stages } });
-    expect(found.map(({ alarm: name }) => name)).toEqual(["slow", "spilling"]);
-    expect(alarmsOf({})).toEqual([]);
+  test("an alert stands until it is told again with its end", () => {
+    const store = new MarketStore((flush) => flush());
+    const alert = { id: "a1", name: "spilling", began_at: "2026-11-20T14:30:00Z", ended_at: null };
+    const tell = (data: object) =>
+      store.apply({
+        channel: "alerts",
+        symbol: "*",
+        seq: 1,
+        event_time: null,
+        data,
+      } as StreamUpdate);
+    tell(alert);
+    expect(standing(store.alerts()).now).toHaveLength(1);
+    tell({ ...alert, ended_at: "2026-11-20T14:31:00Z" });
+    expect(standing(store.alerts())).toMatchObject({ now: [], over: [{ id: "a1" }] });
   });
 });
 
@@ -157,4 +159,21 @@ describe("bars of longer windows", () => {
     const [kept] = changedCandles(store, "SPY", "1d", minutes, () => ({ ...day, forming: false }));
     expect(kept).toMatchObject({ high: 9, close: 5 });
   });
+});
+
+test("a live fill is listed under its symbol and costs what it paid beside the price", () => {
+  const store = new MarketStore((flush) => flush());
+  const data = {
+    model: "ppo:1",
+    side: "BUY",
+    commission: 1,
+    spread_cost: 0.5,
+    slippage_cost: 0.25,
+  };
+  const event_time = "2026-11-20T14:30:00Z";
+  const update = { channel: "fills", symbol: "SPY", seq: 1, event_time, data } as StreamUpdate;
+  store.apply(update);
+  store.apply(update);
+  expect(store.fills()).toMatchObject([{ symbol: "SPY", event_time, side: "BUY" }]);
+  expect(fillCost(store.fills()[0] as never)).toBe(1.75);
 });

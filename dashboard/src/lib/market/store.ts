@@ -1,9 +1,11 @@
 import type { StreamStatus } from "@/lib/api/stream";
 import type {
+  Alert,
   Anomaly,
   ApiBar,
   BarWindow,
   FeaturesData,
+  Fill,
   IndicatorRow,
   Ledger,
   ProvisionalData,
@@ -14,9 +16,9 @@ import type {
   SystemData,
   TradeData,
 } from "@/lib/api/types";
-import { AnomalyBook } from "./anomalies";
 import { BarBook, type Candle, candleOf, MINUTES_KEPT } from "./bars";
 import { ClockModel } from "./clock";
+import { type EventBooks, type EventKind, eventBooks } from "./events";
 import { LatencyWindow } from "./latency";
 import { SignalBook } from "./markers";
 import { sessionOpen } from "./session";
@@ -67,7 +69,7 @@ export class MarketStore {
   private streamView: StreamStatus = { state: "connecting", reconnects: 0 };
   private listeners = new Map<string, Set<() => void>>();
   private candleListeners = new Map<string, Set<CandleListener>>();
-  private found = new AnomalyBook();
+  private books = eventBooks();
   private runs = 0;
   private dirty = new Set<string>();
   private dirtyCandles = new Map<string, Map<number, Candle>>();
@@ -84,7 +86,9 @@ export class MarketStore {
   signals = (symbol: string): SignalBook => this.of(symbol).signals;
   indicators = (symbol: string): ReadonlyMap<number, IndicatorRow> =>
     this.of(symbol).indicators.all;
-  anomalies = (): readonly Anomaly[] => this.found.all;
+  anomalies = (): readonly Anomaly[] => this.books.anomalies.all;
+  fills = (): readonly Fill[] => this.books.fills.all;
+  alerts = (): readonly Alert[] => this.books.alerts.all;
   /** How often the market's time went back: what was loaded before belongs to another run. */
   run = (): number => this.runs;
 
@@ -94,7 +98,7 @@ export class MarketStore {
   }
 
   /**
-   * Hears of changes under a key: a symbol, `$system`, `$stream`, `$anomalies`, `$run`,
+   * Hears of changes under a key: a symbol, `$system`, `$stream`, `$run`, `$anomalies`, `$fills`, `$alerts`,
    * `signals:SYMBOL`, `indicators:SYMBOL` or `rolled:SYMBOL`.
    */
   on(key: string, listener: () => void): () => void {
@@ -108,7 +112,8 @@ export class MarketStore {
 
   apply(update: StreamUpdate, snapshot = false): void {
     if (update.channel === "system") this.applySystem(update.data);
-    if (update.channel === "system" || !update.symbol) return;
+    if (update.channel === "alerts") this.addEvents("alerts", [update.data]);
+    if (update.channel === "system" || update.channel === "alerts" || !update.symbol) return;
     const entry = this.of(update.symbol);
     this.applyTo(entry, update);
     if (!snapshot && (update.channel === "trades" || update.channel === "quotes")) {
@@ -143,7 +148,10 @@ export class MarketStore {
         this.patch(entry, { stats: update.data });
         break;
       case "anomalies":
-        if (time) this.addAnomalies([{ ...update.data, symbol, event_time: time }]);
+        if (time) this.addEvents("anomalies", [{ ...update.data, symbol, event_time: time }]);
+        break;
+      case "fills":
+        if (time) this.addEvents("fills", [{ ...update.data, symbol, event_time: time }]);
         break;
       case "rollups":
         this.addRolled(entry, update.data);
@@ -200,8 +208,9 @@ export class MarketStore {
     if (!entry.view.stats || entry.view.stats.count < stats.count) this.patch(entry, { stats });
   }
 
-  addAnomalies(anomalies: readonly Anomaly[]): void {
-    if (this.found.add(anomalies)) this.touch("$anomalies");
+  /** Takes events of a kind, live or of history, in any order. */
+  addEvents<K extends EventKind>(kind: K, events: ReturnType<EventBooks[K]["all"]["slice"]>): void {
+    if (this.books[kind].add(events as never)) this.touch(`$${kind}`);
   }
 
   setStream(status: StreamStatus): void {
@@ -240,13 +249,15 @@ export class MarketStore {
   /** Forgets what another run of the market said; who shows it has to load it again. */
   private restart(): void {
     this.runs += 1;
-    this.found = new AnomalyBook();
+    // Alerts are of the wall clock, which goes on.
+    this.books = { ...eventBooks(), alerts: this.books.alerts };
     for (const [symbol, { view }] of this.symbols) {
       this.symbols.set(symbol, fresh({ ...EMPTY, symbol: view.symbol }));
       for (const key of [symbol, `signals:${symbol}`, `indicators:${symbol}`]) this.touch(key);
     }
     this.dirtyCandles.clear();
     this.touch("$anomalies");
+    this.touch("$fills");
     this.touch("$run");
   }
 
