@@ -1,7 +1,8 @@
 """``make bench``: every suite, or the ones that are named; tables, and JSON under ``build/``.
 
-A suite is a module beside this one with ``run(say) -> list[Row]``. Speeds stand beside a baseline
-of the same run: ratios hold where absolute figures of a shared machine do not.
+A suite is a module beside this one with ``run(say) -> list[Row]``. One with several parts names
+them in ``PARTS``, and ``SUITE:PART`` runs one of them. Speeds stand beside a baseline of the same
+run: ratios hold where absolute figures of a shared machine do not.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
-from collections.abc import Sequence
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench.rows import Row
+from tests.bench.rows import Row, Say
 
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build"
+DOCS = HERE.parents[1] / "docs"
 
 
 def suites() -> list[str]:
@@ -44,22 +48,53 @@ def table_of(name: str, rows: Sequence[Row]) -> Table:
     return table
 
 
+def chosen(names: Sequence[str]) -> dict[str, Callable[[Say], list[Row]]]:
+    """What to run, by name: suites, and parts of suites as ``SUITE:PART``.
+
+    Raises:
+        ValueError: There is no such suite or part; the message names those that there are.
+    """
+    found: dict[str, Callable[[Say], list[Row]]] = {}
+    for name in names or suites():
+        suite, _, part = name.partition(":")
+        if suite not in suites():
+            raise ValueError(f"no suite {suite}; there are {', '.join(suites())}")
+        module = importlib.import_module(f"tests.bench.{suite}")
+        parts: Mapping[str, Callable[[Say], list[Row]]] = getattr(module, "PARTS", {})
+        if part and part not in parts:
+            raise ValueError(f"no part {part} of {suite}; there are {', '.join(parts) or 'none'}")
+        found[name] = parts[part] if part else module.run
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench")
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(suites())}")
+    parser.add_argument(
+        "suites", nargs="*", metavar="SUITE[:PART]", help=f"of {', '.join(suites())}"
+    )
+    parser.add_argument("--plots", action="store_true", help="draw docs/*.png from the results")
     options = parser.parse_args()
-    if unknown := set(options.suites) - set(suites()):
-        parser.error(f"no suite {', '.join(sorted(unknown))}; there are {', '.join(suites())}")
+    try:
+        runs = chosen(options.suites)
+    except ValueError as error:
+        parser.error(str(error))
+    # What a suite started is stopped on the way out, also when it takes too long for somebody.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(highlight=False)
     BUILD.mkdir(exist_ok=True)
-    for name in options.suites or suites():
+    for name, run in runs.items():
         console.print(f"[bold]{name}[/]")
-        rows = importlib.import_module(f"tests.bench.{name}").run(console.print)
+        rows = run(console.print)
         console.print(table_of(name, rows))
         document = [{**vars(row), "met": row.met} for row in rows]
-        (BUILD / f"bench-{name}.json").write_bytes(
+        (BUILD / f"bench-{name.replace(':', '-')}.json").write_bytes(
             orjson.dumps(document, option=orjson.OPT_INDENT_2)
         )
+    if options.plots:
+        from tests.bench.stream.plots import draw  # matplotlib is a developer's
+
+        for path in draw(BUILD, DOCS):
+            console.print(f"drawn: {path}")
 
 
 if __name__ == "__main__":

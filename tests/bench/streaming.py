@@ -1,16 +1,28 @@
-"""The streaming job: drain, cost per message, latency over rate, restart. Takes N minutes."""
+"""The streaming job: drain, cost of a message, latency over rate, everything at once, restart.
+
+Quiet, on two cores, all of it takes about a quarter of an hour; ``streaming:PART`` runs one part:
+
+==============  ========  =======================================================================
+part            minutes   what
+==============  ========  =======================================================================
+``drain``       3         a backlog into the lake, archive alone, beside the plan without Kinesis
+``cost``        5         CPU time per message as symbols and shards grow
+``latency``     8         event to feature row as the rate grows; ``--plots`` draws it
+``everything``  4         the platform at 8,500 messages a second, its streaming killed at the end
+==============  ========  =======================================================================
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tests.bench.rows import Row, Say
+from tests.bench.stream.cost import cost
 from tests.bench.stream.drain import drain
-from tests.bench.stream.embedded import embedded
+from tests.bench.stream.everything import everything
+from tests.bench.stream.latency import latency
 
-MASTERS = ("raydp", "local[2]")
+PARTS = {"drain": drain, "cost": cost, "latency": latency, "everything": everything}
 
 
-def run(say: Say, masters: Sequence[str] = MASTERS) -> list[Row]:
-    with embedded() as (folder, kinesis):
-        return drain(say, folder, kinesis, masters)
+def run(say: Say) -> list[Row]:
+    """Every part in turn."""
+    return [row for part in PARTS.values() for row in part(say)]

@@ -12,15 +12,21 @@ from pipelines.kinesis.cursor import ShardCursor
 from pipelines.kinesis.offsets import HORIZON
 from pipelines.ports import KinesisConfig
 from tests.bench.rows import Row, Say
-from tests.bench.stream.running import JobProcess, running
+from tests.bench.stream.embedded import embedded
+from tests.bench.stream.running import MASTERS, JobProcess, running
 from tests.bench.stream.tape import Backlog
 
 BACKLOG = 600_000
 """Messages: a minute of ten thousand a second."""
 
 
-def drain(say: Say, folder: Path, kinesis: KinesisConfig, masters: Sequence[str]) -> list[Row]:
-    """A backlog into the lake, archive alone."""
+def drain(say: Say, masters: Sequence[str] = MASTERS) -> list[Row]:
+    """A backlog into the lake, archive alone, each master from the beginning."""
+    with embedded() as (folder, kinesis):
+        return _drain(say, folder, kinesis, masters)
+
+
+def _drain(say: Say, folder: Path, kinesis: KinesisConfig, masters: Sequence[str]) -> list[Row]:
     say(f"a backlog of {BACKLOG:,} messages")
     put = Backlog(kinesis).fill(BACKLOG)
     rows = [Row("embedded Kinesis alone, GetRecords", read_all(kinesis, put), "msg/s")]

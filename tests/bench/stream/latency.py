@@ -5,13 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
 
 from tests.bench.rows import Row, Samples, Say
 from tests.bench.stream.embedded import embedded
 from tests.bench.stream.load import Derived, Load, between
-from tests.bench.stream.running import running
+from tests.bench.stream.running import MASTERS, running
 from tests.bench.stream.tape import DAY_NS, OPEN_NS, symbols_of
 
+BUILD = Path(__file__).parents[3] / "build"
+LATENCIES = "streaming-latencies.json"
 RATES = (500, 1000, 2000, 5000, 8000)
 AT = 5000
 """The rate at which there are targets, messages a second."""
@@ -35,6 +40,18 @@ class Measured:
     rate: int
     sent: int
     took: Samples
+
+
+def latency(say: Say) -> list[Row]:
+    """All rates on RayDP and on ``local[2]``; what is drawn is kept under ``build/``."""
+    found = [one for master in MASTERS for one in sweep(say, master)]
+    document = [
+        {"master": one.master, "rate": one.rate, "sent": one.sent, "took_ms": one.took.values}
+        for one in found
+    ]
+    BUILD.mkdir(exist_ok=True)
+    (BUILD / LATENCIES).write_bytes(orjson.dumps(document))
+    return rows_of(found)
 
 
 def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]:

@@ -20,6 +20,7 @@ import psutil
 from pipelines.ports import KinesisConfig
 
 SCRIPT = Path(__file__).with_name("job.py")
+MASTERS = ("raydp", "local[2]")
 SAMPLE_S = 0.5
 EXECUTOR, WORKERS = "DefaultWorker", "pyspark.daemon pyspark.worker"
 """Words of the commands: of RayDP's executor, and of the Python workers that it starts."""

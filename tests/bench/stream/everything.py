@@ -1,0 +1,71 @@
+"""The whole platform at once: the rate it sustains, and how soon it is back after ``kill -9``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+from pipelines.clock import MarketClock
+from tests.bench.platform import SPEED, SYMBOLS, Listener, counters, memory_gb
+from tests.bench.rows import Row, Say
+from tests.running import FAST, Running, platform, until
+
+RATE = 8500
+"""Messages a second offered."""
+SETTLE_S, MEASURE_S, RESTART_S = 15.0, 40.0, 90.0
+TARGET = 8000
+
+
+def everything(say: Say) -> list[Row]:
+    """Exchange, producer, Kinesis, both queries, serving: all of it on this machine."""
+    minutes = int((SETTLE_S + MEASURE_S + RESTART_S + 60) * SPEED / 60)
+    with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
+        chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
+        per_minute = int(RATE * 60 / SPEED / SYMBOLS)
+        say(f"a platform at {RATE:,} messages a second")
+        with platform(Path(folder), messages_per_minute=per_minute, **chosen) as running:
+            return [*sustained(running, say), *restart(running, say)]
+
+
+def sustained(running: Running, say: Say) -> list[Row]:
+    """What passes each stage in a stretch of time; stored lags by a batch, which is no loss."""
+    listener = Listener(running, MarketClock.from_dict(running.exchange("/raytape/clock")["clock"]))
+    listener.start()
+    until(lambda: counters(running)["stored"] > 0, timeout_s=60, what="first rows", poll_s=1)
+    time.sleep(SETTLE_S)
+    say(f"measuring for {MEASURE_S:.0f} s")
+    listener.recording = True
+    before = counters(running)
+    time.sleep(MEASURE_S)
+    after = counters(running)
+    listener.recording = False
+    took = after["at"] - before["at"]
+    rates = {name: (after[name] - before[name]) / took for name in ("received", "acked", "stored")}
+    listener.stop()
+    waiting = after["received"] - after["stored"]
+    return [
+        Row("everything running, into the producer", rates["received"], "msg/s", TARGET, True),
+        Row("everything running, into Kinesis", rates["acked"], "msg/s", TARGET, True),
+        Row("everything running, into the lake", rates["stored"], "msg/s", TARGET, True),
+        Row("received and not yet in the lake at the end", waiting, "messages"),
+        Row("bar close → signal with everything, p50", listener.signals.at(0.5), "ms"),
+        Row("bar close → signal with everything, p95", listener.signals.at(0.95), "ms"),
+        Row("memory, all processes", memory_gb(running.settings), "GB"),
+    ]
+
+
+def restart(running: Running, say: Say) -> list[Row]:
+    """``kill -9`` for Spark's driver; seconds until the lake holds a row more."""
+    pid = running.ask("streaming", "pid")
+    stored = counters(running)["stored"]
+    say("killing Spark's driver")
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    until(
+        lambda: running.stats("archive").get("stored", 0) > stored,
+        timeout_s=RESTART_S, what="a new row after the kill",
+    )  # fmt: skip
+    return [Row("kill -9 of the driver → first new row", time.monotonic() - began, "s", 40)]
