@@ -85,9 +85,13 @@ class ArchiveState:
         committed_ns: Wall time of the commit.
         dirty: Bars that have to be looked at again.
         closed: Per symbol the end of the last bar that came, market ns.
+        ended: Ends of the last minutes, market ns, and when each was first seen to be over, wall
+            ns.
         awaited: After the stream was replaced: per symbol that has not come yet the last moment
             that the lake knew of it, market ns.
         broken: Buckets that came and did not go on with the record after the last one known.
+        missing: After records were lost: per symbol of their bucket that has not come since the
+            last moment before, market ns, if there was one.
     """
 
     query_id: str = ""
@@ -100,8 +104,10 @@ class ArchiveState:
     committed_ns: int = 0
     dirty: Dirty = field(default_factory=Dirty)
     closed: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[int, int] = field(default_factory=dict)
     awaited: Mapping[str, int] = field(default_factory=dict)
     broken: tuple[int, ...] = ()
+    missing: Mapping[str, int | None] = field(default_factory=dict)
 
     def holds(self, query_id: str, batch_id: int) -> bool:
         """Whether a batch is in the lake already."""
@@ -117,8 +123,10 @@ class ArchiveState:
             "committed_ns": self.committed_ns,
             "dirty": self.dirty.to_dict(),
             "closed": self.closed,
+            "ended": self.ended,
             "awaited": self.awaited,
             "broken": self.broken,
+            "missing": self.missing,
         }
         files = {name: [f.to_dict() for f in infos] for name, infos in self.files.items()}
         at = pa.scalar(self.committed_ns // 1000, pa.timestamp("us")).cast(TIME)
@@ -150,8 +158,10 @@ class ArchiveState:
             committed_ns=state["committed_ns"],
             dirty=Dirty.from_dict(state.get("dirty", {})),  # older states know none of these
             closed=state.get("closed", {}),
+            ended={int(end): ns for end, ns in state.get("ended", {}).items()},
             awaited=state.get("awaited", {}),
             broken=tuple(state.get("broken", ())),
+            missing=state.get("missing", {}),
         )
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow as pa
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
@@ -28,14 +29,15 @@ from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
 from pipelines.lake.archive_state import ArchiveState, Totals
 from pipelines.lake.dirty import Dirty
-from pipelines.lake.files import FileInfo, write_files
+from pipelines.lake.files import FileInfo, read_files, write_files
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import ARCHIVE_STATE, RAW_TABLES, TABLES
 from pipelines.lake.writer import LakeWriter
 from pipelines.ports import KinesisConfig
-from pipelines.streaming import replaced
+from pipelines.streaming import missing, replaced
 from pipelines.streaming.archive_task import COUNTERS, Task
 from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.notice import merged
 from pipelines.streaming.schemas import ARCHIVE, RESULT_SCHEMA, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import ARCHIVE_POOL
 
@@ -159,7 +161,8 @@ class Archive:
             state.marks,
             f"{ARCHIVE}-{batch_id}",
             state.closed,
-            tuple(state.awaited),
+            state.ended,
+            tuple({**state.awaited, **state.missing}),
         )
 
     def take(
@@ -202,7 +205,12 @@ class Archive:
             for name, infos in result["files"].items():
                 files.setdefault(name, []).extend(FileInfo.from_dict(i) for i in infos)
         awaited, broken = replaced.judge(self.state, accepted)
-        lost = self._lost(awaited, first, batch_id)
+        missed = missing.ended(self.state.missing, first)
+        waiting = {s: ns for s, ns in self.state.missing.items() if s not in first}
+        if holes:
+            more, since = self._missed(missing.holes_of(self.state.marks, accepted), files)
+            missed, waiting = [*missed, *more], since | waiting
+        lost = self._lost(awaited, first, missed, batch_id)
         files.setdefault("gaps", []).extend(lost)
         dirty, left_out = dirty.plus(fresh).bounded()
         if left_out:
@@ -223,8 +231,10 @@ class Archive:
             committed_ns=self._clock(),
             dirty=dirty,
             closed=closed,
+            ended=_ended(results) or self.state.ended,
             awaited={s: ns for s, ns in awaited.items() if s not in first},
             broken=broken,
+            missing={s: ns for s, ns in waiting.items() if s not in awaited},
         )
         added = self._writer.commit(
             ARCHIVE_STATE.name,
@@ -263,14 +273,37 @@ class Archive:
             )
 
     def _lost(
-        self, awaited: Mapping[str, int], first: Mapping[str, int], batch_id: int
+        self,
+        awaited: Mapping[str, int],
+        first: Mapping[str, int],
+        missed: Sequence[missing.Gap],
+        batch_id: int,
     ) -> list[FileInfo]:
-        """Files with the gaps that a replaced stream left in these symbols."""
+        """Files with the gaps that a replaced stream and lost records left in these symbols."""
+        now = self._clock()
+        missed = [gap for gap in missed if gap.symbol not in awaited]  # that gap holds this one
+        rows = [
+            replaced.gap_rows(awaited, first, wall_ns=now),
+            missing.gap_table(missed, reason=missing.REASON, wall_ns=now),
+        ]
         return write_files(
-            self._writer.uri, TABLES["gaps"],
-            replaced.gap_rows(awaited, first, wall_ns=self._clock()),
+            self._writer.uri, TABLES["gaps"], pa.concat_tables(rows),
             tag=f"{ARCHIVE}-{batch_id}", storage_options=self._writer.storage_options,
         )  # fmt: skip
+
+    def _missed(
+        self, holes: Sequence[missing.Hole], files: Mapping[str, Sequence[FileInfo]]
+    ) -> tuple[list[missing.Gap], dict[str, int | None]]:
+        """The gaps that holes in this batch left, and the symbols that are waited for."""
+        tables = {
+            name: read_files(
+                self._writer.uri, TABLES[name], [info.path for info in files.get(name, ())],
+                storage_options=self._writer.storage_options,
+            )
+            for name in missing.TABLES_WITH_TIME
+        }  # fmt: skip
+        rows = missing.times_of(tables)
+        return missing.gaps_of(holes, rows, lambda: replaced.last_of(self._query()))
 
     def _load(self) -> ArchiveState:
         return archive_state.load(self._query())
@@ -333,6 +366,11 @@ def _run(frame: DataFrame, task: Task, single: bool) -> list[dict[str, Any]]:
     source = frame.coalesce(1) if single else frame
     rows = source.mapInArrow(task, RESULT_SCHEMA).collect()
     return [orjson.loads(row["result"]) for row in rows]
+
+
+def _ended(results: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """When the last minutes were first seen to be over, as the tasks have it together."""
+    return merged([{int(end): ns for end, ns in r["ended"].items()} for r in results])
 
 
 def _ranges(result: Mapping[str, Any]) -> dict[str, dict[int, list[tuple[int, int]]]]:

@@ -19,6 +19,7 @@ from pipelines.lake.files import read_files, write_files
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
 from pipelines.streaming import refilled, replaced
+from pipelines.streaming.notice import Notice
 from pipelines.streaming.parse import Parser
 from pipelines.workers import settle
 
@@ -41,6 +42,7 @@ class Task:
         marks: Last ``bseq`` seen of each epoch and bucket before this batch.
         tag: Beginning of its files' names.
         closed: Per symbol the end of the last bar that came before this batch.
+        ended: When the last minutes were first seen to be over.
         awaited: Symbols whose first moment in this batch is asked for.
     """
 
@@ -49,6 +51,7 @@ class Task:
     marks: Marks
     tag: str
     closed: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[int, int] = field(default_factory=dict)
     awaited: tuple[str, ...] = ()
 
     def __call__(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -59,7 +62,8 @@ class Task:
 
     def archive(self, batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
         """Parse the records, write the files, say what was done."""
-        parser = Parser(self.marks, self.closed)
+        notice = Notice(self.closed, self.ended)
+        parser = Parser(self.marks, notice)
         files: dict[str, list[dict[str, Any]]] = {}
         first: dict[str, int] = {}
         positions: dict[str, str] = {}
@@ -79,8 +83,9 @@ class Task:
             "positions": positions,
             "accepted": parser.accepted(),
             "records": counts.records,
-            "dirty": parser.dirty.to_dict(),
-            "closed": {k: v for k, v in parser.closed.items() if self.closed.get(k) != v},
+            "dirty": notice.dirty.to_dict(),
+            "closed": {k: v for k, v in notice.closed.items() if self.closed.get(k) != v},
+            "ended": notice.ended,
             "first": first,
             **{name: getattr(counts, name) for name in COUNTERS},
         }

@@ -29,23 +29,18 @@ from typing import Any, Final
 
 import orjson
 
-from pipelines.events import MINUTE_NS, SECOND_NS
+from pipelines.events import MINUTE_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.streaming.derived import Derived, agree, differences
+from pipelines.streaming.notice import REWIND_NS, STAND_IN_AFTER_NS
 from pipelines.streaming.open_time import JUMP_NS, open_ns
 from pipelines.streaming.parts import Decidable, Part, Start, StartOf
 from pipelines.streaming.spread import SpreadMeter
 
-STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
-"""Wall time after the end of a minute at which our own bar stands in for the vendor's."""
-
 GAPPED_BARS: Final = 3
 """Last bars in which a gap makes the features gapped."""
-
-REWIND_NS: Final = 10 * MINUTE_NS
-"""A new producer whose market time lies so far back plays another market: begin anew."""
 
 _MAX_EPOCHS: Final = 8
 _MAX_MINUTES: Final = 512

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any
@@ -27,7 +27,6 @@ from pipelines.events import (
     GAP,
     HEARTBEAT,
     MALFORMED,
-    MINUTE_NS,
     QUOTE,
     TRADE,
     UPDATED_BAR,
@@ -38,9 +37,9 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.lake.archive_state import Marks
-from pipelines.lake.dirty import Dirty
 from pipelines.lake.tables import TABLES
 from pipelines.streaming.columns import HOME, Records, Rows, build, payload, to_time
+from pipelines.streaming.notice import Notice
 
 _EPOCH_DAY = date(1970, 1, 1)
 _CHUNK = 8192
@@ -118,13 +117,12 @@ class Parser:
 
     Args:
         marks: Last ``bseq`` seen of each epoch and bucket before this batch.
-        closed: Per symbol the end of the last bar that came before this batch, ns.
+        notice: What is known of bars that are over.
     """
 
-    def __init__(self, marks: Marks, closed: Mapping[str, int] | None = None) -> None:
+    def __init__(self, marks: Marks, notice: Notice | None = None) -> None:
         self.counts = Counts()
-        self.dirty = Dirty()
-        self.closed = dict(closed or {})
+        self.notice = notice or Notice()
         self.rows = 0
         self._marks = marks
         self._accepted: dict[tuple[str, int], list[list[int]]] = {}
@@ -143,7 +141,7 @@ class Parser:
         """Take one Kinesis record that arrived at a wall time."""
         self.counts.records += 1
         try:
-            record = _checked(decode_record(data))
+            record = decode_record(data)
         except MalformedFrame as error:
             self.counts.undecodable += 1
             self._reject_raw(str(error), bytes(data), arrival_ns)
@@ -162,15 +160,19 @@ class Parser:
         self._records.sent_at_ns.append(record.sent_at_ns)
         self.rows += len(record.messages)
         self._pending += len(record.messages)
-        self._sort_in(record.messages, record.market_ns, number)
+        self._sort_in(record, number)
         if self._pending >= _CHUNK:
             self._to_columns()
 
-    def _sort_in(self, messages: Iterable[Message], market_ns: int, number: int) -> None:
+    def _sort_in(self, record: Record, number: int) -> None:
         kinds = self._kinds
         events = kinds["events"]
-        closed = self.closed
-        for position, message in enumerate(messages):
+        notice, market_ns = self.notice, record.market_ns
+        closed, settled_ns = (
+            notice.closed,
+            notice.settled_ns(market_ns=market_ns, sent_at_ns=record.sent_at_ns),
+        )
+        for position, message in enumerate(record.messages):
             if not isinstance(message, dict):
                 self._reject({"value": message}, "not_an_object", number, position)
                 continue
@@ -182,10 +184,10 @@ class Parser:
                 ns = parse_time_ns(message["t"] if "t" in message else message["updated_at"])
                 rows.times.append(ns)
                 if kind == TRADE:
-                    if ns < closed.get(message["S"], 0) or "bf" in message:
-                        self.dirty.minute(message["S"], ns)
+                    if ns < settled_ns or ns < closed.get(message["S"], 0) or "bf" in message:
+                        notice.dirty.minute(message["S"], ns)
                 elif kind in _REVISING:
-                    self._notice(kind, message, ns)
+                    notice.other(kind, message, ns, settled_ns=settled_ns)
                 rows.record.append(number)
                 rows.position.append(position)
             elif reason == "unknown_type":
@@ -193,20 +195,13 @@ class Parser:
             else:
                 self._reject(message, reason, number, position)
 
-    def _notice(self, kind: str, message: Message, ns: int) -> None:
-        symbol = message["S"]
-        if kind in (CORRECTION, CANCEL):
-            self.dirty.day(symbol, ns)
-        elif kind == UPDATED_BAR or "bf" in message or ns < self.closed.get(symbol, 0):
-            self.dirty.minute(symbol, ns)
-        if kind == BAR and "bf" not in message:  # not the latest: a market may begin anew
-            self.closed[symbol] = ns + MINUTE_NS
-
     def _producer_made(self, message: Message, number: int, position: int) -> None:
         kind = message.get("T")
         if kind == HEARTBEAT:
             return
         if kind == GAP and is_gap(message):
+            if _is_filled(message):
+                self.notice.filled(message)
             self._gaps.messages.append(message)
             self._gaps.times.append(message["to_ns"])
             self._gaps.record.append(number)
@@ -360,24 +355,3 @@ def _raw(message: Message) -> bytes | None:
         return base64.b64decode(message["raw"], validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _checked(record: Record) -> Record:
-    """The record, if its fields have the types that rows need.
-
-    Raises:
-        MalformedFrame: They have not.
-    """
-    good = (
-        isinstance(record.epoch, str)
-        and isinstance(record.messages, list)
-        and isinstance(record.bucket, int)
-        and 0 <= record.bucket < 2**31
-        and _is_ns(record.bseq)
-        and record.bseq > 0
-        and _is_ns(record.sent_at_ns)
-        and _is_ns(record.market_ns)
-    )
-    if not good:
-        raise MalformedFrame("fields of the record have wrong types", raw=b"")
-    return record

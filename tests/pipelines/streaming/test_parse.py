@@ -14,6 +14,7 @@ from pipelines.codec import encode_record
 from pipelines.events import MINUTE_NS, Record, parse_time_ns, reject_reason
 from pipelines.lake.archive_state import advance
 from pipelines.lake.tables import TABLES
+from pipelines.streaming.notice import Notice
 from pipelines.streaming.parse import ParsedBatch, Parser, parse_records
 
 NOW_NS = 1_294_065_000_000_000_000
@@ -282,10 +283,11 @@ def test_parse_of_a_correction_that_cannot_be_applied_quarantines_it(tape, wrong
 
 
 def dirty_after(*records: Record, closed: Any = None) -> Any:
-    parser = Parser({}, closed)
+    notice = Notice(closed)
+    parser = Parser({}, notice)
     for record in records:
         parser.add(encode_record(record), arrival_ns=1)
-    return parser.dirty.to_dict(), parser.closed
+    return notice.dirty.to_dict(), notice.closed
 
 
 def test_trade_before_its_bar_makes_nothing_dirty_and_one_after_it_does(tape):

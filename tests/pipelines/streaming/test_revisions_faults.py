@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake.query import LakeQuery
-from tests.pipelines.streaming.test_revisions import OPEN_NS, Market, market  # noqa: F401
+from tests.pipelines.streaming.test_revisions import OPEN_NS, Market, gap, market  # noqa: F401
 
 CLOSE_NS = parse_time_ns("2011-01-03T20:59:00Z")
 EVENING_NS = parse_time_ns("2011-01-04T00:05:00Z")  # 19:05 in New York
@@ -29,3 +31,37 @@ def test_cancel_after_midnight_utc_revises_the_bar_of_its_trading_day(market: Ma
     assert market.closes(minute) == [300.0, 101.0]
     left = LakeQuery(market.uri).sql("SELECT price FROM trades_current").to_pylist()
     assert left == [{"price": 101.0}]
+
+
+@pytest.mark.parametrize("with_bar", [True, False])
+def test_gap_that_is_said_to_be_filled_after_a_look_leaves_bars_without_a_doubt(
+    market: Market,  # noqa: F811
+    with_bar: bool,
+):
+    market.minute(0, 101.0)
+    hole = gap(OPEN_NS + 1, OPEN_NS + 2 * MINUTE_NS + 5)
+    missed = [market.trade(1, 10 * k, 102.0 + k) for k in range(3)]
+    market.send(hole)
+    for minute in (2, 3, 4):
+        market.minute(minute, 105.0)
+    assert [row["gap"] for minute in (2, 3, 4) for row in market.rows(minute)] == [True] * 3
+    bars = [market.bar(1, [102.0, 103.0, 104.0], bf=True)] if with_bar else []
+    market.send(*(trade | {"bf": True} for trade in missed), *bars)
+    market.revisions.run()  # between the messages and the word that they were all
+    market.send(hole | {"backfilled": True, "filled": {"t": 3, "q": 0, "b": len(bars)}})
+    market.revisions.run()
+    newest = [market.rows(minute)[-1] for minute in range(1, 5)]
+    assert [row["close"] for row in newest] == [104.0, 105.0, 105.0, 105.0]
+    assert [row["gap"] for row in newest] == [False] * 4
+
+
+def test_bar_of_the_vendor_after_our_own_stood_in_becomes_a_revision(market: Market):  # noqa: F811
+    market.minute(0, 101.0)
+    market.send(market.trade(1, 30, 101.0))
+    for second in (1, 30, 59):
+        market.tape._ns = OPEN_NS + 2 * MINUTE_NS + second * 1_000_000_000
+        market.send({"T": "hb", "market_ns": 0, "symbols": ["SPY"]})
+    assert [row["source"] for row in market.rows(1)] == ["trades"]
+    market.send(market.bar(1, [101.0, 102.0]))
+    market.revisions.run()
+    assert market.closes(1) == [101.0, 102.0]
