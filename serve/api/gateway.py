@@ -235,7 +235,12 @@ def _add_platform(app: FastAPI, held: list[GatewayParts], threads: Threads) -> N
         """Whether this process lives."""
         return answer({"status": "ok", "parts": {}, "reasons": []})
 
-    @app.get("/readyz", response_model=Health, tags=["platform"])
+    @app.get(
+        "/readyz",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "Not ready; `reasons` says why."}},
+        tags=["platform"],
+    )
     async def readyz() -> Response:
         """Whether every part does its work: 200, or 503 with those that do not and why."""
         mirror = held[0].mirror
