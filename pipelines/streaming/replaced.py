@@ -9,7 +9,6 @@ once of each bucket, by the first records that come in it, whatever they hold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +16,7 @@ import pyarrow.compute as pc
 from pipelines.events import MINUTE_NS, bucket_of
 from pipelines.lake.archive_state import ArchiveState, Marks, Ranges
 from pipelines.lake.query import LakeQuery
-from pipelines.lake.tables import TABLES, TIME
+from pipelines.streaming.missing import Gap, gap_table
 
 REASON = "stream_replaced"
 
@@ -109,19 +108,5 @@ def gap_rows(awaited: Mapping[str, int], first: Mapping[str, int], *, wall_ns: i
         first: Per symbol the first moment after.
         wall_ns: Now.
     """
-    schema = TABLES["gaps"].schema
-    rows: list[dict[str, Any]] = []
-    for symbol, to_ns in sorted(first.items()):
-        from_ns, bucket = awaited.get(symbol, to_ns), bucket_of(symbol)
-        if from_ns >= to_ns:
-            continue
-        begins, ends = (
-            pa.scalar(ns // 1000, pa.timestamp("us")).cast(TIME).as_py() for ns in (from_ns, to_ns)
-        )
-        rows.append(
-            dict.fromkeys(schema.names)
-            | {"symbol": symbol, "from_ns": from_ns, "to_ns": to_ns, "from_time": begins}
-            | {"to_time": ends, "reason": REASON, "backfilled": False, "bucket": bucket}
-            | {"received_at_ns": wall_ns, "date": ends.date()}
-        )
-    return pa.Table.from_pylist(rows, schema=schema)
+    gaps = [Gap(s, awaited[s], ns) for s, ns in first.items() if awaited.get(s, ns) < ns]
+    return gap_table(gaps, reason=REASON, wall_ns=wall_ns)
