@@ -110,7 +110,7 @@ class LakeWriter:
         self.create(tables)
         fence = _fence(query)
         generation = 1 + max(
-            (self._snapshot(name).transaction_version(fence) or 0 for name in tables), default=0
+            (self._seen(name).transaction_version(fence) or 0 for name in tables), default=0
         )
         for attempt in self._attempts(f"open query {query}"):
             try:
@@ -214,13 +214,17 @@ class LakeWriter:
         return snapshot, CommitProperties(app_transactions=[Transaction(fence, generation)])
 
     def last_batch(self, name: str, query_id: str) -> int | None:
-        """The last batch of a query id in a table; ``None`` if there is none."""
-        version = self._snapshot(name).transaction_version(query_id)
+        """The last batch of a query id in a table; ``None`` if there is none.
+
+        Raises:
+            LakeError: The store cannot be read.
+        """
+        version = self._seen(name).transaction_version(query_id)
         return None if version is None else int(version)
 
     def metadata_of(self, name: str, query_id: str, batch_id: int) -> dict[str, Any] | None:
         """What the commit of a batch keeps, with its ``files``; ``None`` if it is not there."""
-        for entry in self._snapshot(name).history(HISTORY):
+        for entry in self._seen(name).history(HISTORY):
             text = entry.get(METADATA_KEY)
             if text is not None:
                 found: dict[str, Any] = orjson.loads(text)
@@ -235,7 +239,8 @@ class LakeWriter:
             The rows; ``None`` if the batch was not committed.
 
         Raises:
-            LakeError: The batch is there, but its commit is older than the log that is kept.
+            LakeError: The store cannot be read; or the batch is there, but its commit is older
+                than the log that is kept.
         """
         last = self.last_batch(name, query_id)
         if last is None or last < batch_id:
@@ -243,9 +248,12 @@ class LakeWriter:
         kept = self.metadata_of(name, query_id, batch_id)
         if kept is None:
             raise LakeError(f"the commit of batch {batch_id} in {name} is no longer in its log")
-        return read_files(
-            self.uri, table(name), kept["files"], storage_options=self.storage_options
-        )
+        try:
+            return read_files(
+                self.uri, table(name), kept["files"], storage_options=self.storage_options
+            )
+        except OSError as error:
+            raise self._unreadable(name, error) from error
 
     def _add_columns(self, wanted: Table) -> None:
         missing: set[str] = set()
@@ -288,6 +296,16 @@ class LakeWriter:
                 _log.info("%s: attempt %d", what, attempt + 1)
                 self._sleep(next(delays))
             yield attempt
+
+    def _seen(self, name: str) -> DeltaTable:
+        """A snapshot to look at only."""
+        try:
+            return self._snapshot(name)
+        except (DeltaError, OSError) as error:
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> LakeError:
+        return LakeError(f"table {name} at {self.uri} cannot be read: {error}")
 
     def _snapshot(self, name: str) -> DeltaTable:
         try:

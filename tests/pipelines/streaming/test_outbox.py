@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipelines.errors import Fenced, StreamError
+from pipelines.errors import Fenced, LakeError, StreamError
 from pipelines.events import MINUTE_NS, parse_time_ns
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
@@ -372,3 +373,33 @@ def test_decided_in_names_the_last_bar_of_each_symbol(new_outbox, policy, tmp_pa
     assert decided_in(LakeQuery(str(tmp_path))) == dict.fromkeys(
         ("SPY", "QQQ"), (T0 + MINUTE_NS, T0 + 1_000)
     )
+
+
+@pytest.mark.chaos
+@pytest.mark.long
+@pytest.mark.parametrize("fault", [{"every": 2, "after": True}, {"every": 1}], ids=["lost", "all"])
+def test_take_on_a_store_that_fails_publishes_only_what_the_lake_holds(
+    policy, sink, faulty_store, object_store, fault, request
+):
+    uri, (options, faults) = f"s3://lake/outbox-{request.node.callspec.id}", faulty_store
+
+    def opened() -> Outbox:
+        outbox = Outbox(LakeWriter(uri, options, sleep=lambda _: None), sink)
+        outbox.open()
+        return outbox
+
+    first = opened()
+    for _ in range(2):  # as Spark tries a batch again after a restart
+        faults(**fault)
+        with contextlib.suppress(LakeError):
+            first.take(policy.run, query_id=QUERY, batch_id=0)
+        faults(every=0, after=False)
+        first.close()
+        first = opened()
+    first.take(policy.run, query_id=QUERY, batch_id=0)
+    first.close()
+    held = LakeQuery(uri, object_store).sql("SELECT symbol, event_time, value FROM signals")
+    assert held.num_rows == 4
+    (value,) = set(held["value"].to_pylist())  # of one asking
+    published = {item["data"]["value"] for item in sink.items if item["kind"] == "signal"}
+    assert published == {value}
