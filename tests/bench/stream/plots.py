@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import orjson
 
 from tests.bench.rows import Samples
@@ -45,7 +46,7 @@ def latency_over_rate(found: Found, target: Path) -> None:
             line, marker = STYLES[name]
             axes.plot(
                 [one["rate"] for one in mine],
-                [Samples(one["took_ms"]).at(quantile) / 1000 for one in mine],
+                np.array([Samples(one["took_ms"]).at(quantile) for one in mine]) / 1000,
                 line, marker=marker, markersize=5.5, linewidth=2, color=COLOURS[master],
                 label=f"{NAMES[master]}, {name}",
             )  # fmt: skip
@@ -55,18 +56,22 @@ def latency_over_rate(found: Found, target: Path) -> None:
     axes.set_xticks(rates, [f"{rate:,}" for rate in rates])
     axes.minorticks_off()
     axes.set_xlim(rates[0] * 0.85, rates[-1] * 1.18)
-    axes.set_ylim(bottom=0)
+    highest = max(line.get_ydata().max() for line in axes.get_lines())
+    axes.set_ylim(0, highest * 1.22)  # room for the legend
     axes.set_xlabel("messages per second", color=INK)
     axes.set_ylabel("seconds", color=INK)
-    figure.suptitle("Closed bar to its feature row", x=0.075, y=0.965, ha="left", fontsize=14,
-                    fontweight="bold", color=INK)  # fmt: skip
+    axes.annotate(
+        "Closed bar to its feature row", (0, 1), xycoords="axes fraction",
+        textcoords="offset points", xytext=(0, 32), fontsize=14, fontweight="bold", color=INK,
+    )  # fmt: skip
     axes.set_title(
-        "From sending the bar until its features are in the lake and on the stream: 20 symbols at "
-        "10×, two cores", loc="left", fontsize=9.5, color="#6b7280", pad=12,
+        "from sending the bar until its features are in the lake and on the stream; 20 symbols at "
+        "10\u00d7, two cores", loc="left", fontsize=9.5, color="#6b7280", pad=14,
     )  # fmt: skip
     _plain(axes)
-    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=len(masters), labelcolor=INK)
-    figure.tight_layout(rect=(0, 0, 1, 0.97))
+    axes.legend(frameon=False, fontsize=9, loc="upper left", ncols=len(masters), labelcolor=INK,
+                handlelength=3)  # fmt: skip
+    figure.tight_layout()
     figure.savefig(target)
     plt.close(figure)
 
@@ -74,7 +79,9 @@ def latency_over_rate(found: Found, target: Path) -> None:
 def _targets(axes: Axes) -> None:
     """The targets as marks at their rate."""
     for name, _, target_ms in TARGETS:
-        axes.plot([AT], [target_ms / 1000], marker="v", markersize=8, color=FAINT, linestyle="")
+        axes.plot(
+            [AT], np.array([target_ms / 1000]), marker="v", markersize=8, color=FAINT, linestyle=""
+        )
         axes.annotate(
             f"target {name} ≤ {target_ms / 1000:g} s", (AT, target_ms / 1000),
             textcoords="offset points", xytext=(-9, 4), ha="right", fontsize=8.5, color="#6b7280",
