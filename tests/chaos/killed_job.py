@@ -30,6 +30,7 @@ from pipelines.ports import KinesisConfig
 from tests.chaos.tape_sender import SYMBOLS, TapeSender
 
 SCRIPT = Path(__file__).with_name("streaming_job.py")
+MAX_RESTARTS = 20
 PATIENCE_S = 600.0
 """A machine may be busy; whoever waits longer for one step waits in vain."""
 
@@ -40,6 +41,7 @@ class Ledger:
 
     Args:
         rounds: Deaths.
+        restarts: How often it ended by itself and was started again.
         sent: Messages.
         stored: Rows of the raw tables.
         lost: Messages without a row.
@@ -55,6 +57,7 @@ class Ledger:
     """
 
     rounds: int
+    restarts: int
     sent: int
     stored: int
     lost: int
@@ -111,6 +114,7 @@ class KilledJob:
         self.sender = TapeSender(kinesis, rng)
         self.recovery_s: list[float] = []
         self.rounds = 0
+        self.restarts = 0
         self.scratch = "spark"
         self._given = {
             "kinesis": asdict(kinesis), "signals": signals, "policy_url": policy_url,
@@ -155,6 +159,29 @@ class KilledJob:
         self.kill()
         psutil.wait_procs(workers, timeout=30)
 
+    def again(self) -> None:
+        """Start it after it ended by itself, as Ray does.
+
+        On a starved machine Spark gives its Python workers up after ten seconds.
+
+        Raises:
+            AssertionError: It ended :data:`MAX_RESTARTS` times by now; the message is its log.
+        """
+        assert self.restarts < MAX_RESTARTS, self.log()
+        self.restarts += 1
+        self.start()
+
+    def kept_alive_until(self, ready: Callable[[], bool]) -> None:
+        """Poll until something is so, and start it again when it ends before."""
+
+        def seen() -> bool:
+            if (found := ready()) or not self.dead():
+                return found
+            self.again()
+            return False
+
+        self.until(seen)
+
     def until(self, ready: Callable[[], bool], *, timeout_s: float = PATIENCE_S) -> None:
         """Poll until something is so.
 
@@ -190,8 +217,7 @@ class KilledJob:
         before, at = self.stored(), time.monotonic()
         self.start()
         self.sender.send(5)
-        self.until(lambda: self.stored() > before or self.dead())
-        assert not self.dead(), self.log()
+        self.kept_alive_until(lambda: self.stored() > before)
         self.recovery_s.append(round(time.monotonic() - at, 1))
 
     def order_death(self, place: str) -> None:
@@ -202,6 +228,8 @@ class KilledJob:
         draft.rename(self.order)
         deadline = time.monotonic() + PATIENCE_S
         while self.order.exists():
+            if self.dead() and self.order.exists():
+                self.again()
             assert time.monotonic() < deadline, f"nobody came to {place}\n{self.log()}"
             self.sender.send(self.rng.randrange(1, 6))
             time.sleep(0.1 + self.rng.random() / 5)
@@ -218,8 +246,7 @@ class KilledJob:
         died, before = time.monotonic(), self.stored()
         sent = len(self.sender.trades)
         self.sender.send(3)
-        self.until(lambda: self.stored() >= sent or self.dead())
-        assert not self.dead(), self.log()
+        self.kept_alive_until(lambda: self.stored() >= sent)
         assert self.stored() >= before
         self.recovery_s.append(round(time.monotonic() - died, 1))
 
@@ -230,10 +257,12 @@ class KilledJob:
     def drained(self, *, maintenance_every_s: float = 0.5) -> dict[str, Any]:
         """Counters after a last, quiet run that stored everything there is."""
         self.sender.end_minute()
-        self.start(drain=True, maintenance_every_s=maintenance_every_s)
-        self.until(self.dead)
         path = self.folder / "stats.json"
-        assert path.exists(), self.log()
+        while not path.exists():
+            assert self.restarts < MAX_RESTARTS, self.log()
+            self.start(drain=True, maintenance_every_s=maintenance_every_s)
+            self.until(self.dead)
+            self.restarts += not path.exists()
         stats: dict[str, Any] = json.loads(path.read_text())
         assert stats["drained"], self.log()
         return stats
@@ -248,6 +277,7 @@ class KilledJob:
         archive = stats["archive"]
         return Ledger(
             rounds=self.rounds,
+            restarts=self.restarts,
             sent=self.sender.messages,
             stored=stored.total(),
             lost=(sent - stored).total(),
