@@ -1,9 +1,9 @@
 """Gap rows for records that never came: lost between the producer and the lake.
 
-The counters of a bucket show a hole; what was in it nobody knows. So for each symbol of the bucket a
-gap is declared, from its last moment before the hole to its first one after it. A symbol that has
-not come since the hole is waited for. This looks into the lake and into the files of the batch, and
-only where there is a hole.
+The counters of a bucket show a hole; what was in it nobody knows. So for each symbol of the bucket
+a gap is declared, from its last moment before the hole to its first one after it. A symbol that has
+not come since the hole is waited for, unless it was not heard of for days. This looks into the lake
+and into the files of the batch, and only where there is a hole.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines.events import MINUTE_NS, bucket_of
+from pipelines.events import DAY_NS, MINUTE_NS, bucket_of
 from pipelines.lake.archive_state import Marks, Ranges
 from pipelines.lake.tables import TABLES, TIME
 
 REASON = "records_lost"
+
+FORGOTTEN_NS = 10 * DAY_NS
+"""A symbol that was not heard of for so long before the others is followed no longer."""
 
 TABLES_WITH_TIME = ("trades", "quotes", "bars")
 _COLUMNS = ("symbol", "event_time_ns", "epoch", "bucket", "bseq")
@@ -92,9 +95,10 @@ def gaps_of(
     if not holes:
         return gaps, waiting
     before = last()
+    since_ns = max(before.values(), default=0) - FORGOTTEN_NS
     seen = _by_symbol(rows, {hole.bucket for hole in holes})
     for hole in holes:
-        known = {s for s in before if bucket_of(s) == hole.bucket}
+        known = {s for s, ns in before.items() if ns >= since_ns and bucket_of(s) == hole.bucket}
         for symbol in sorted(known | {s for s in seen if bucket_of(s) == hole.bucket}):
             of_run = [(bseq, ns) for epoch, bseq, ns in seen.get(symbol, ()) if epoch == hole.epoch]
             earlier = [ns for bseq, ns in of_run if bseq < hole.low]
@@ -102,22 +106,25 @@ def gaps_of(
             since = max(earlier, default=before.get(symbol))
             if not later:
                 waiting.setdefault(symbol, since)
-            elif since is None or since < min(later):
-                gaps.append(Gap(symbol, since, min(later)))
+            else:
+                gaps.append(_between(symbol, since, min(later)))
     return gaps, waiting
 
 
 def ended(waiting: Since, first: Mapping[str, int]) -> list[Gap]:
     """The gaps of symbols that were waited for and have come.
 
-    >>> ended({"SPY": 5, "QQQ": None, "KO": 9}, {"SPY": 8, "KO": 9})
+    >>> ended({"SPY": 5, "QQQ": None}, {"SPY": 8, "KO": 9})
     [Gap(symbol='SPY', from_ns=5, to_ns=8)]
     """
-    return [
-        Gap(symbol, since, first[symbol])
-        for symbol, since in sorted(waiting.items())
-        if symbol in first and (since is None or since < first[symbol])
-    ]
+    return [_between(s, since, first[s]) for s, since in sorted(waiting.items()) if s in first]
+
+
+def _between(symbol: str, since: int | None, to_ns: int) -> Gap:
+    """The gap between two moments; late trades may turn them round."""
+    if since is None:
+        return Gap(symbol, None, to_ns)
+    return Gap(symbol, min(since, to_ns), max(since, to_ns))
 
 
 def times_of(tables: Mapping[str, pa.Table]) -> pa.Table:
