@@ -7,7 +7,7 @@ In: bytes or text. Out: the plain dicts of :mod:`pipelines.events`. What cannot 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -122,28 +122,48 @@ def encode_msgpack(value: Any) -> bytes:
     return packed
 
 
-def decode_msgpack_stream(chunks: Iterable[bytes]) -> Iterator[Any]:
+class MsgpackStream:
     """The values of msgpack text in pieces, each as soon as it is whole.
 
     The messages in an array that is a value, or inside one, get their times as text.
 
-    Raises:
-        MalformedFrame: No msgpack.
+    Args:
+        tail: What another one, whose text this one goes on with, had left.
+        times_as_text: Whether they do; else the times stay numbers, ns.
     """
-    unpacker = msgpack.Unpacker(timestamp=2, max_buffer_size=0)
-    for chunk in chunks:
+
+    def __init__(self, tail: bytes = b"", *, times_as_text: bool = True) -> None:
+        self._times_as_text = times_as_text
+        self._unpacker = msgpack.Unpacker(timestamp=2, max_buffer_size=0)
+        self._unpacker.feed(tail)
+        self._fed, self._whole = len(tail), 0
+        self.tail = tail
+        """What is no whole value yet."""
+
+    def feed(self, chunk: bytes) -> Iterator[Any]:
+        """The values that a piece makes whole.
+
+        Raises:
+            MalformedFrame: No msgpack.
+        """
+        unpacker = self._unpacker
         unpacker.feed(chunk)
+        self._fed += len(chunk)
         try:
             for value in unpacker:
-                if isinstance(value, list):
+                if self._times_as_text and isinstance(value, list):
                     for inner in value:
                         if isinstance(inner, list):
                             _times_as_text(inner)
+                self._whole = unpacker.tell()  # later it tells of the value that is not whole
                 yield value
         except MalformedFrame:
             raise
         except Exception as error:  # msgpack raises a dozen unrelated types on bad input
             raise MalformedFrame(f"no msgpack: {error}", raw=_raw(chunk)) from error
+        left = self._fed - self._whole
+        text = chunk if left <= len(chunk) else self.tail + chunk
+        self.tail = text[len(text) - left :]
 
 
 def encode_action(action: Mapping[str, Any], *, binary: bool) -> bytes:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipelines.codec import decode_msgpack_stream, encode_msgpack, encode_msgpack_frame
+from pipelines.codec import MsgpackStream, encode_msgpack, encode_msgpack_frame
 from pipelines.errors import ConfigError, MalformedFrame, TapeFailed
 from pipelines.events import SECOND_NS, Message
 
@@ -245,7 +245,7 @@ def read_header(path: Path) -> TapeHeader | None:
         ConfigError: It is no tape, or one of a version that is not known.
     """
     for file in tape_files(path)[:1]:
-        for head in _values(file):
+        for head in TapePart(file).read():
             if not isinstance(head, dict):
                 break
             names = TapeHeader.__dataclass_fields__
@@ -278,17 +278,8 @@ def read_entries(path: Path) -> Iterator[dict[str, Any]]:
         ConfigError: A file is no tape, or one of a version that is not known.
     """
     for file in tape_files(path):
-        for value in _values(file):
-            if isinstance(value, dict):
-                continue
-            wall_ns, what, *rest = value
-            if what == RAW:
-                yield {"c": RAW, "w": wall_ns, "b64": base64.b64encode(rest[0]).decode()}
-            elif what == GAP_NOTE:
-                yield {"c": GAP_NOTE, "w": wall_ns, "m": rest[0]}
-            else:
-                for message in what:
-                    yield {"c": channel_of(message), "w": wall_ns, "m": message}
+        for value in TapePart(file).read():
+            yield from entries_of(value)
 
 
 def channel_of(message: Any) -> str:
@@ -301,20 +292,74 @@ def channel_of(message: Any) -> str:
     return CHANNELS.get(kind, "") if isinstance(kind, str) else ""
 
 
-def _values(path: Path) -> Iterator[Any]:
-    """The values of a file, checked."""
-    try:
-        for value in decode_msgpack_stream(_inflated(path)):
-            if isinstance(value, dict) and _HEADER_KEY in value:
-                if (version := value[_HEADER_KEY]) != TAPE_VERSION:
+class TapePart:
+    """One file of a tape while it is read, from its beginning or from a copy of this.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.offset = 0
+        """Bytes of the file that were read."""
+        self._inflate = zlib.decompressobj(wbits=_GZIP)
+        self._stream = MsgpackStream()
+
+    def copy(self, *, times_as_text: bool = True) -> TapePart:
+        """Another one that reads on from here; to be taken when nothing is being read.
+
+        Args:
+            times_as_text: Whether it gives times of messages as text; else as numbers, ns.
+        """
+        twin = TapePart(self.path)
+        twin.offset, twin._inflate = self.offset, self._inflate.copy()
+        twin._stream = MsgpackStream(self._stream.tail, times_as_text=times_as_text)
+        return twin
+
+    def read(self, *, until: int | None = None, at_once: int = 1 << 20) -> Iterator[Any]:
+        """The values up to an offset of the file, or to its end, checked; headers among them.
+
+        Raises:
+            ConfigError: It is no tape, or one of a version that is not known.
+        """
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            while until is None or self.offset < until:
+                size = at_once if until is None else min(at_once, until - self.offset)
+                if not (data := file.read(size)):
+                    return
+                self.offset += len(data)
+                try:
+                    for value in self._stream.feed(self._inflate.decompress(data)):
+                        yield _checked(value, self.path)
+                except (zlib.error, MalformedFrame) as error:
                     raise ConfigError(
-                        f"{path} is a tape of version {version!r}; this reads {TAPE_VERSION}"
-                    )
-            elif not _is_entry(value):
-                raise ConfigError(f"{path} is no tape of market messages: {str(value)[:80]}")
-            yield value
-    except (zlib.error, MalformedFrame) as error:
-        raise ConfigError(f"{path} is no tape of market messages: {error}") from error
+                        f"{self.path} is no tape of market messages: {error}"
+                    ) from error
+
+
+def _checked(value: Any, path: Path) -> Any:
+    if isinstance(value, dict) and _HEADER_KEY in value:
+        if (version := value[_HEADER_KEY]) != TAPE_VERSION:
+            raise ConfigError(f"{path} is a tape of version {version!r}; this reads {TAPE_VERSION}")
+    elif not _is_entry(value):
+        raise ConfigError(f"{path} is no tape of market messages: {str(value)[:80]}")
+    return value
+
+
+def entries_of(value: Any) -> Iterator[dict[str, Any]]:
+    """The entries of a value of a tape, as :func:`read_entries` has them; of a header none."""
+    if isinstance(value, dict):
+        return
+    wall_ns, what, *rest = value
+    if what == RAW:
+        yield {"c": RAW, "w": wall_ns, "b64": base64.b64encode(rest[0]).decode()}
+    elif what == GAP_NOTE:
+        yield {"c": GAP_NOTE, "w": wall_ns, "m": rest[0]}
+    else:
+        for message in what:
+            yield {"c": channel_of(message), "w": wall_ns, "m": message}
 
 
 def _is_entry(value: Any) -> bool:
@@ -324,13 +369,6 @@ def _is_entry(value: Any) -> bool:
         and isinstance(value[0], int)
         and (isinstance(value[1], list) if len(value) == 2 else value[1] in (RAW, GAP_NOTE))
     )
-
-
-def _inflated(path: Path) -> Iterator[bytes]:
-    inflate = zlib.decompressobj(wbits=_GZIP)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            yield inflate.decompress(chunk)
 
 
 def _number(path: Path) -> int:

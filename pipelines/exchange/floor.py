@@ -104,13 +104,27 @@ def player_of(
     sessions: Sequence[Session],
     config: ExchangeConfig,
     *,
+    before_minute: Callable[[int], None],
+) -> Playback | RecordedPlayback:
+    """What plays sessions of a market, with all that is published beside its ticks."""
+    if isinstance(source, RecordedMarket):
+        return RecordedPlayback(
+            source.tape, sessions, symbols=config.symbols, before_minute=before_minute
+        )
+    return playback_of(
+        source, sessions, config, extras=extras_of(config), before_minute=before_minute
+    )
+
+
+def playback_of(
+    source: BarSource,
+    sessions: Sequence[Session],
+    config: ExchangeConfig,
+    *,
     extras: Extras | None = None,
     before_minute: Callable[[int], None] = lambda _: None,
-) -> Playback | RecordedPlayback:
-    """What plays sessions of a market."""
-    tape = getattr(source, "tape", None)
-    if tape is not None:
-        return RecordedPlayback(tape, sessions, symbols=config.symbols, before_minute=before_minute)
+) -> Playback:
+    """What walks the ticks of a market of bars."""
     return Playback(
         source,
         sessions,
@@ -165,7 +179,6 @@ class Floor:
             self.source,
             self._sessions,
             config,
-            extras=extras_of(config),
             before_minute=lambda ns: self._played.begin(self.source.name, ns),
         )
         self._tape = self._new_tape()

@@ -12,12 +12,14 @@ from pipelines.events import Message
 from pipelines.exchange import tables
 from pipelines.exchange.asked import Range, check_stock_parameters, flag, symbols_of
 from pipelines.exchange.bars import BarHistory, Query
-from pipelines.exchange.floor import Floor, player_of
+from pipelines.exchange.floor import Floor, playback_of
 from pipelines.exchange.gate import answer, feeds_of
 from pipelines.exchange.news_history import NewsHistory
+from pipelines.exchange.played_ticks import played_ticks
+from pipelines.exchange.recorded import RecordedMarket
 from pipelines.exchange.refusals import Refused
 from pipelines.exchange.sockets import FLOOR, news_socket
-from pipelines.exchange.tick_history import Play, TickHistory, TickQuery
+from pipelines.exchange.tick_history import TickHistory, TickQuery
 from pipelines.exchange.timeframes import TimeFrame
 
 T = TypeVar("T")
@@ -37,7 +39,7 @@ class Archive:
         self.bars = BarHistory(
             floor.source, seed=config.seed, messages_per_minute=config.messages_per_minute
         )
-        self.ticks = TickHistory(floor.source, play=_play(floor))
+        self.ticks = _tick_history(floor)
         self.news = NewsHistory(floor.source)
         self._lock = asyncio.Lock()
 
@@ -47,8 +49,13 @@ class Archive:
             return await asyncio.to_thread(question)
 
 
-def _play(floor: Floor) -> Play:
-    return lambda source, sessions: player_of(source, sessions, floor.config)
+def _tick_history(floor: Floor) -> TickHistory:
+    source, config = floor.source, floor.config
+    if isinstance(source, RecordedMarket):
+        return TickHistory(source, ticks=source.ticks, together=True)
+    return TickHistory(
+        source, ticks=played_ticks(source, lambda part, of: playback_of(part, of, config))
+    )
 
 
 ARCHIVE = web.AppKey("archive", Archive)

@@ -24,6 +24,7 @@ from pipelines.exchange.frames import Batch
 from pipelines.exchange.market import Session
 from pipelines.exchange.news import Item
 from pipelines.exchange.replay import ReplayMarket, find_sessions
+from pipelines.exchange.tape_index import TapeIndex
 from pipelines.tape import GAP_NOTE, RAW, read_entries, tape_files
 
 _INDEXED = frozenset({TRADE, BAR, "n"})
@@ -53,16 +54,23 @@ class Entry(NamedTuple):
     raw: bytes
 
 
-def entries(path: Path, *, symbols: frozenset[str] = frozenset()) -> Iterator[Entry]:
+def entries(
+    path: Path, *, symbols: frozenset[str] = frozenset(), index: TapeIndex | None = None
+) -> Iterator[Entry]:
     """What a tape holds for some symbols (empty: for all), in order.
 
     What comes before the first message with a time is left out, and so are notes of gaps.
+
+    Args:
+        path: The tape.
+        symbols: Whose messages.
+        index: Reads it and is to remember where things are.
 
     Raises:
         ConfigError: It is no tape.
     """
     now_ns: int | None = None
-    for line in read_entries(path):
+    for line in read_entries(path) if index is None else index.entries():
         if line["c"] == GAP_NOTE:
             continue
         if line["c"] == RAW:
@@ -70,6 +78,8 @@ def entries(path: Path, *, symbols: frozenset[str] = frozenset()) -> Iterator[En
                 yield Entry(now_ns, _minute(now_ns), None, _raw(line, path))
             continue
         message = line["m"]
+        if not isinstance(message, dict):
+            continue
         if symbols and symbols.isdisjoint(message.get("symbols") or (message.get("S"),)):
             continue
         at_ns = _time(message)
@@ -103,12 +113,15 @@ class RecordedMarket(ReplayMarket):
     ) -> None:
         if not tape_files(path):
             raise ConfigError(f"replay {path}: no tape there (tape-*.msgpack.gz)")
-        found = _Index()
-        for entry in entries(path, symbols=frozenset(symbols)):
+        found, index = _Known(), TapeIndex(path)
+        for entry in entries(path, symbols=frozenset(symbols), index=index):
             found.add(entry)
+            if entry.message is not None:
+                index.note(entry.message)
         if not found.minutes:
             raise ConfigError(f"replay {path}: the tape has no message of these symbols")
         self.tape = path
+        self.ticks = index.ticks
         self._items = found.items
         names = [s for s in symbols if s in found.symbols] or sorted(found.symbols)
         super().__init__(found.table(), symbols=names, sessions=sessions)
@@ -207,7 +220,7 @@ class _Bar:
         return (*self.prices, self.volume, self.count, round(vwap, 6))
 
 
-class _Index:
+class _Known:
     """What is known of a tape after reading it once."""
 
     def __init__(self) -> None:

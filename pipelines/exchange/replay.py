@@ -5,6 +5,7 @@ Its columns: ``symbol timestamp open high low close volume``, a timestamp being 
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ _COLUMNS = ("symbol", "timestamp", "open", "high", "low", "close", "volume")
 _PRICES = ("open", "high", "low", "close")
 _COUNT = 11
 _RECENT = 10
+_CACHED_BLOCKS = 32
 
 
 class ReplayMarket:
@@ -90,7 +92,7 @@ class ReplayMarket:
         self._check(path)
         if len(self._starts):
             self._sessions = find_sessions(self._starts, sessions, path)[:max_sessions]
-        self._blocks: dict[Session, Block] = {}
+        self._blocks: OrderedDict[Session, Block] = OrderedDict()
 
     def playable(self) -> tuple[Session, ...]:
         """The file's sessions."""
@@ -105,6 +107,8 @@ class ReplayMarket:
         block = self._blocks.get(session)
         if block is None:
             block = self._blocks[session] = self._make(session)
+            while len(self._blocks) > _CACHED_BLOCKS:
+                self._blocks.popitem(last=False)
         return block
 
     def news(self, _: Session) -> tuple[Item, ...]:

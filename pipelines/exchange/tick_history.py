@@ -1,24 +1,21 @@
 """Trades and quotes of the past: the very messages that the live stream published.
 
-Pure but for a cache. There is no second formula: the asked slice is played again by the player of
-the live market, for the asked symbols alone, in pieces of a few minutes that are kept for the next
-page. Nothing later than now is ever shown.
+Pure but for a cache. They are fetched in pieces of a few minutes, which are kept for the next page:
+of a tape by reading it where they are, of every other market by playing them again
+(:mod:`.played_ticks`). Nothing later than now is ever shown.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, NamedTuple
 
-import numpy as np
-
-from pipelines.events import MINUTE_NS, Message, format_time_ns, parse_time_ns
-from pipelines.exchange.frames import Batch
-from pipelines.exchange.market import BarSource, Block, Session
+from pipelines.events import MINUTE_NS, Message, format_time_ns
+from pipelines.exchange.market import BarSource, Session
 from pipelines.exchange.paging import Place
 
 Channel = Literal["trades", "quotes"]
@@ -30,6 +27,7 @@ PAGE_PIECES = 400
 """Most pieces that one page plays anew; a longer range takes more pages."""
 
 _CACHED_MESSAGES = 400_000
+_EMPTY = 4
 _TOGETHER = 4
 """A range of so few pieces is played for all asked symbols at once."""
 
@@ -37,20 +35,17 @@ _LOOKBACK_NS = 12 * 1440 * MINUTE_NS
 """How far back the latest message of a symbol is looked for."""
 
 
-class Player(Protocol):
-    """What plays a slice, as :class:`~pipelines.exchange.playback.Playback` does."""
+class Tick(NamedTuple):
+    """A trade or a quote of the past."""
 
-    def due(self, now_ns: int, *, limit: int = 2000) -> Batch | None:
-        """The next messages, or ``None`` before a raw frame and when nothing is left."""
-        ...
-
-    def raw(self, now_ns: int, /) -> bytes | None:
-        """The raw frame that comes next, or ``None``."""
-        ...
+    channel: str
+    symbol: str
+    ns: int
+    message: Message
 
 
-Play = Callable[[BarSource, Sequence[Session]], Player]
-"""Makes the player of a slice of a market."""
+Ticks = Callable[[Session, Sequence[str]], Iterable[Tick]]
+"""Gives the ticks of some symbols in a piece of time; those of a symbol by time, or nearly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +97,14 @@ class TickHistory:
 
     Args:
         source: The market.
-        play: Makes the player of a slice, with the seed and rate of the live one.
+        ticks: Gives its ticks, a piece at a time.
+        together: Whether those of all asked symbols are best fetched at once, as of a tape.
     """
 
-    def __init__(self, source: BarSource, *, play: Play) -> None:
+    def __init__(self, source: BarSource, *, ticks: Ticks, together: bool = False) -> None:
         self._source = source
-        self._play = play
+        self._ticks = ticks
+        self._together = together
         self._pieces: OrderedDict[tuple[str, int], _Piece] = OrderedDict()
         self._cached = 0
 
@@ -133,9 +130,12 @@ class TickHistory:
             place = given if given is not None and given.symbol == symbol else None
             pieces = self._slices(query, place)
             few = list(islice(pieces, _TOGETHER + 1))
-            together = symbols[i:] if len(few) <= _TOGETHER else [symbol]
+            whole = self._together or len(few) <= _TOGETHER
+            together = symbols[i:] if whole else [symbol]
             for piece in chain(few, pieces):
-                if (symbol, piece[0]) not in self._pieces:
+                if (symbol, piece[0]) in self._pieces:
+                    self._pieces.move_to_end((symbol, piece[0]))
+                else:
                     if not budget:
                         return found, _beginning(symbol, piece, query).token()
                     budget -= 1
@@ -189,28 +189,12 @@ class TickHistory:
                 yield begins, min(begins + PIECE_NS, closes)
 
     def _load(self, piece: Session, symbols: Sequence[str]) -> dict[str, _Piece]:
-        """Play a piece for some symbols that have none of it yet, and keep it."""
+        """Fetch a piece for some symbols that have none of it yet, and keep it."""
         made: dict[str, _Piece] = {s: {"trades": _Column(), "quotes": _Column()} for s in symbols}
-        player = self._play(cast("BarSource", _Only(self._source, symbols)), [piece])
-        until_ns = piece[1] + 60 * MINUTE_NS
-        while True:
-            batch = player.due(until_ns, limit=1_000_000)
-            if batch is None and player.raw(until_ns) is None:
-                break
-            if batch is None:
-                continue  # a raw frame lay between two batches
-            for i, ((channel, symbol), message) in enumerate(
-                zip(batch.keys, batch.messages, strict=True)
-            ):
-                column = made.get(symbol, {}).get(channel)
-                if column is not None:
-                    times = batch.times_ns
-                    ns = _recorded_ns(message) if times is None else times[i]
-                    if ns is None:
-                        continue
-                    fields = {k: v for k, v in message.items() if k not in ("T", "S")}
-                    fields["t"] = format_time_ns(ns)
-                    column.add(ns, fields)
+        for channel, symbol, ns, message in self._ticks(piece, symbols):
+            fields = {k: v for k, v in message.items() if k not in ("T", "S")}
+            fields["t"] = format_time_ns(ns)
+            made[symbol][channel].add(ns, fields)
         for symbol, columns in made.items():
             self._pieces[symbol, piece[0]] = columns
             self._cached += _size(columns)
@@ -220,32 +204,9 @@ class TickHistory:
         return made
 
 
-class _Only:
-    """A market in which only some symbols trade; the others keep their rows, empty."""
-
-    def __init__(self, source: BarSource, symbols: Sequence[str]) -> None:
-        self._source = source
-        wanted = set(symbols)
-        self._silent = np.array([s not in wanted for s in source.symbols])
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
-
-    def block(self, session: Session) -> Block:
-        block = self._source.block(session)
-        return replace(block, trades=np.where(self._silent[:, None], 0, block.trades))
-
-
 def _size(piece: _Piece) -> int:
-    return sum(len(column.times) for column in piece.values())
-
-
-def _recorded_ns(message: Message) -> int | None:
-    """The time of a message of a tape; ``None`` when it has none, which a tape may well hold."""
-    try:
-        return parse_time_ns(message["t"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return None
+    """What it takes, in messages; a piece without any takes something too."""
+    return _EMPTY + sum(len(column.times) for column in piece.values())
 
 
 def _beginning(symbol: str, piece: Session, query: TickQuery) -> Place:

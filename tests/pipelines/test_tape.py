@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.codec import TIME_KEYS, encode_msgpack
 from pipelines.errors import ConfigError
 from pipelines.tape import (
     TapeHeader,
+    TapePart,
     TapeWriter,
     read_entries,
     read_header,
@@ -146,3 +147,22 @@ def test_tape_over_its_budget_drops_its_oldest_files(tmp_path: Path) -> None:
     assert stats["bytes"] <= 1024 * 1024
     ids = _ids(tmp_path)
     assert ids == list(range(ids[0], 40))
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 3000), st.integers(1, 700))
+def test_tape_is_read_on_from_any_copy(tmp_path: Path, cut: int, at_once: int) -> None:
+    if not tape_files(tmp_path):
+        tape = _writer(tmp_path)
+        for i in range(40):
+            _write(tape, 3 * i, pad=f"{i**9}", wall_ns=i * 10**9)
+            tape.flush_if_due(i * 10**9)
+        tape.close()
+    (path,) = tape_files(tmp_path)
+    part = TapePart(path)
+    first = list(part.read(until=cut, at_once=at_once))
+    twin = part.copy()
+    rest = list(part.read())
+    assert list(twin.read()) == rest
+    assert first + rest == list(TapePart(path).read())
+    assert len(first) + len(rest) == 121

@@ -214,7 +214,7 @@ def test_recorded_history_goes_on_behind_raw_frames_and_times_that_are_none(
     broken = _trade(2, t="yesterday")
     tape = _tape(tmp_path / "tape", [_trade(1), b"garbage", b"more", broken, _trade(3)])
     market = RecordedMarket(tape)
-    history = TickHistory(market, play=lambda source, part: RecordedPlayback(tape, part))
+    history = TickHistory(market, ticks=market.ticks, together=True)
     query = TickQuery("trades", ("SPY",), OPENS, OPENS + MINUTE_NS)
     found, _ = history.page(query, now_ns=OPENS + MINUTE_NS)
     assert [trade["i"] for trade in found["SPY"]] == [1, 3]

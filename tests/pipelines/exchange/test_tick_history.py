@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pipelines.events import MINUTE_NS, Message, parse_time_ns
 from pipelines.exchange.market import BarSource, Session
 from pipelines.exchange.playback import Playback
+from pipelines.exchange.played_ticks import played_ticks
 from pipelines.exchange.refusals import Refused
 from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.exchange.tick_history import Channel, TickHistory, TickQuery
@@ -27,7 +28,7 @@ def _play(source: BarSource, sessions: Sequence[Session]) -> Playback:
     return Playback(source, sessions, seed=7, messages_per_minute=30)
 
 
-HISTORY = TickHistory(MARKET, play=_play)
+HISTORY = TickHistory(MARKET, ticks=played_ticks(MARKET, _play))
 WHOLE = TickQuery("trades", MARKET.symbols, OPENS, OPENS + 12 * MINUTE_NS, limit=10_000)
 NOW = OPENS + 60 * MINUTE_NS
 
@@ -120,7 +121,7 @@ def test_page_over_a_night_skips_it() -> None:
 
 
 def test_page_long_range_plays_a_bounded_part_and_goes_on() -> None:
-    history = TickHistory(MARKET, play=_play)
+    history = TickHistory(MARKET, ticks=played_ticks(MARKET, _play))
     query = replace(WHOLE, symbols=("SPY",), start_ns=OPENS - 40 * 1440 * MINUTE_NS, limit=10**6)
     page, token = history.page(query, now_ns=NOW)
     assert token is not None
@@ -138,15 +139,15 @@ def test_latest_of_symbols_half_of_which_are_cached_survives_a_full_cache(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipelines.exchange.tick_history._CACHED_MESSAGES", 1)
-    history = TickHistory(MARKET, play=_play)
+    history = TickHistory(MARKET, ticks=played_ticks(MARKET, _play))
     assert set(history.latest("trades", ("AAPL",), now_ns=NOW)) == {"AAPL"}
     assert set(history.latest("trades", ("AAPL", "SPY"), now_ns=NOW)) == {"AAPL", "SPY"}
 
 
 def test_cache_counts_what_it_holds_once_however_it_was_asked() -> None:
-    history = TickHistory(MARKET, play=_play)
+    history = TickHistory(MARKET, ticks=played_ticks(MARKET, _play))
     few = replace(WHOLE, symbols=("MSFT",), end_ns=OPENS + MINUTE_NS)
     history.page(few, now_ns=NOW)
     history.page(replace(few, symbols=("AAPL", "MSFT", "SPY")), now_ns=NOW)
-    held = sum(len(c.times) for piece in history._pieces.values() for c in piece.values())
+    held = sum(4 + sum(len(c.times) for c in piece.values()) for piece in history._pieces.values())
     assert history._cached == held
