@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cluster.processes import free_port
-from pipelines.streaming import signals
+from pipelines.streaming import ask, signals
 from pipelines.streaming.ask import FAILURES, PAUSE_S, PolicyClient, request_of
 from pipelines.streaming.signals import Ask
 
@@ -46,6 +46,7 @@ class Policy:
         self.drip_s = 0.0
         self.status = 200
         self.hang_up = False
+        self.half = False  # ends in the middle of its answer
         self.released = threading.Event()
         self.answer: Callable[[dict], object] = lambda q: {
             "signals": [signal(s) for s in q["symbols"]]
@@ -71,13 +72,13 @@ class Policy:
                     self.send_response(policy.status)
                     self.send_header("Content-Length", str(len(answer)))
                     self.end_headers()
-                    for byte in answer:
+                    for byte in answer[: len(answer) // 2] if policy.half else answer:
                         self.wfile.write(bytes([byte]))
                         if policy.drip_s:
                             policy.released.wait(policy.drip_s)
                 except OSError:
                     self.close_connection = True
-                self.close_connection = self.close_connection or policy.hang_up
+                self.close_connection |= policy.hang_up or policy.half
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = True
@@ -262,3 +263,49 @@ def test_ask_of_a_partition_asks_once_and_reports_how_that_went(policy):
             "policy_asked": 1, "policy_failed": 0, "policy_refused": 0, "policy_opened": 0,
         },
     }  # fmt: skip
+
+
+def test_decide_of_an_answer_that_ends_half_way_holds_and_asks_anew(policy, client):
+    policy.half = True
+    assert client.decide([row()])[0]["reason"] == "unavailable"
+    policy.half = False
+    assert client.decide([row()])[0]["action"] == "BUY"
+    assert policy.connections == 2
+
+
+def test_stream_over_a_service_that_goes_and_comes_gives_every_bar_one_signal_in_order(
+    policy, timed, now
+):
+    """Away, slow, failing half-way, wrong, back: each batch is answered, with its own bars."""
+    symbols = ["SPY", "QQQ", "DIA"]
+    states: list[dict[str, object]] = [
+        {}, {"status": 503}, {"wait_s": 5.0}, {"half": True}, {}, {"status": 500}, {},
+    ]  # fmt: skip
+    well = {"status": 200, "wait_s": 0.0, "half": False}
+    said = []
+    for state in states:
+        for name, value in (well | state).items():
+            setattr(policy, name, value)
+        for _ in range(2):
+            batch = timed.decide([row(symbol) for symbol in symbols])
+            assert [signal["symbol"] for signal in batch] == symbols
+            assert len({signal["reason"] for signal in batch}) == 1
+            said.append(batch[0]["reason"])
+        now[0] += PAUSE_S
+    assert said == [None] * 2 + ["unavailable"] * 6 + [None] * 2 + ["unavailable"] * 2 + [None] * 2
+    report = timed.report()
+    assert report["state"] == "closed"
+    assert report["asked"] + report["refused"] == 2 * len(states)
+    assert len(policy.requests) == report["asked"]
+
+
+def test_decide_of_many_rows_splits_them_and_stops_asking_once_that_failed(
+    policy, client, monkeypatch
+):
+    monkeypatch.setattr(ask, "MAX_ROWS", 2)
+    rows = [row(f"S{i}") for i in range(2 * (FAILURES + 2))]
+    assert [signal["symbol"] for signal in client.decide(rows)] == [r["symbol"] for r in rows]
+    assert [len(question["symbols"]) for question in policy.requests] == [2] * (FAILURES + 2)
+    policy.wait_s = 5.0
+    assert {signal["reason"] for signal in client.decide(rows)} == {"unavailable"}
+    assert len(policy.requests) == (FAILURES + 2) + FAILURES  # then the circuit was open
