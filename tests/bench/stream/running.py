@@ -61,7 +61,7 @@ class JobProcess:
         return total
 
     def wait_for(
-        self, ready: Callable[[dict[str, Any]], Any], *, timeout_s: float = 150
+        self, ready: Callable[[dict[str, Any]], Any], *, timeout_s: float = 300
     ) -> dict[str, Any]:
         """The first line that is what is waited for."""
         deadline, seen = time.monotonic() + timeout_s, 0
@@ -76,14 +76,14 @@ class JobProcess:
                 raise RuntimeError(f"the job {'ended' if ended else 'is not there yet'}:\n{tail}")
             time.sleep(0.01)
 
-    def event(self, name: str, *, timeout_s: float = 150) -> dict[str, Any]:
+    def event(self, name: str, *, timeout_s: float = 300) -> dict[str, Any]:
         return self.wait_for(lambda line: line["event"] == name, timeout_s=timeout_s)
 
-    def stored(self, count: int, *, timeout_s: float = 150) -> dict[str, Any]:
+    def stored(self, count: int, *, timeout_s: float = 300) -> dict[str, Any]:
         """The line that says that so many messages are in the lake."""
         return self.wait_for(lambda line: line.get("stored", 0) >= count, timeout_s=timeout_s)
 
-    def caught_up(self, count: int, *, timeout_s: float = 150) -> dict[str, Any]:
+    def caught_up(self, count: int, *, timeout_s: float = 300) -> dict[str, Any]:
         """The line that says that both queries have done so many messages and nothing waits."""
         return self.wait_for(
             lambda line: line.get("stored", 0) >= count and line["caught_up"], timeout_s=timeout_s
