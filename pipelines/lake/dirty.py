@@ -54,6 +54,12 @@ class Dirty:
         flat = [(minute, symbol) for symbol, found in self.minutes.items() for minute in found]
         yield from (("minute", symbol, minute) for minute, symbol in sorted(flat, reverse=True))
 
+    def of(self, symbol: str) -> Dirty:
+        """What of it is of one symbol."""
+        return Dirty(
+            {symbol: set(self.minutes.get(symbol, ()))}, {symbol: set(self.days.get(symbol, ()))}
+        )
+
     def plus(self, other: Dirty) -> Dirty:
         """Both together."""
         return Dirty(_union(self.minutes, other.minutes), _union(self.days, other.days))

@@ -17,7 +17,10 @@ from pipelines.streaming.spread import MAX_IN_FORCE_NS, SpreadMeter
 
 _EPOCH_DAY = date(1970, 1, 1)
 
-_NEWEST = "SELECT symbol, max(event_time_ns) // $minute AS minute FROM features GROUP BY symbol"
+_NEWEST = """
+    SELECT symbol, max(event_time_ns) // $minute AS minute FROM features
+    WHERE date >= $day AND symbol IN $symbols GROUP BY symbol
+"""
 
 _CORRECTED = """
     SELECT t.event_time_ns // $minute AS minute, max(k.corrected_at_ns) AS at_ns
@@ -95,9 +98,18 @@ class Known:
         self._lake = lake
         self._window = window
 
-    def newest(self) -> dict[str, int]:
-        """The newest minute with features of each symbol, minutes since the epoch."""
-        rows = self._lake.sql(_NEWEST, {"minute": MINUTE_NS}).to_pylist()
+    def newest(self, since: Mapping[str, int]) -> dict[str, int]:
+        """The newest minute with features of each symbol that has any from then on.
+
+        Args:
+            since: Per symbol the first minute that matters, minutes since the epoch: bounds what
+                is read of the lake.
+        """
+        if not since:
+            return {}
+        first_ns = min(since.values()) * MINUTE_NS
+        about = {"minute": MINUTE_NS, "day": _day(first_ns), "symbols": list(since)}
+        rows = self._lake.sql(_NEWEST, about).to_pylist()
         return {row["symbol"]: row["minute"] for row in rows}
 
     def corrected(self, symbol: str, day: int) -> dict[int, int]:
@@ -171,5 +183,9 @@ def _by_minute(rows: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]
 
 def _span(symbol: str, from_ns: int, to_ns: int) -> dict[str, Any]:
     """Parameters of a time, with the partitions that it lies in."""
-    first, last = (_EPOCH_DAY + timedelta(ns // DAY_NS) for ns in (from_ns, to_ns - 1))
+    first, last = _day(from_ns), _day(to_ns - 1)
     return {"symbol": symbol, "day": first, "next_day": last, "from_ns": from_ns, "to_ns": to_ns}
+
+
+def _day(ns: int) -> date:
+    return _EPOCH_DAY + timedelta(ns // DAY_NS)

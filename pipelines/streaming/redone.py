@@ -78,6 +78,14 @@ class Redone:
         """Whether nothing is ready to be published."""
         return not self._ready
 
+    def since(self) -> dict[str, int]:
+        """The first minute of each symbol that a window waits in."""
+        firsts: dict[str, int] = {}
+        for span in self._touched:
+            start = span.start_ns // MINUTE_NS
+            firsts[span.symbol] = min(start, firsts.get(span.symbol, start))
+        return firsts
+
     def find(self) -> None:
         """Find what may not have been published: the windows of the last day's revisions.
 

@@ -7,7 +7,9 @@ committed, then the items ``bar`` and ``features`` of that revision are publishe
 the roll-ups that hold it follow (:mod:`pipelines.streaming.redone`). Nothing that was known before
 is changed: :mod:`pipelines.lake.views` tells what was known when.
 
-To look twice changes nothing, so whatever is cut short is simply looked at again.
+To look twice changes nothing, so a look that is cut short is simply repeated. What was committed
+and not published is published before anything else is committed; so a driver that takes over
+publishes the last batch once more, whether it needs to or not.
 """
 
 from __future__ import annotations
@@ -24,7 +26,13 @@ import pyarrow as pa
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
-from pipelines.events import MINUTE_NS, SECOND_NS, format_time_ns, market_day
+from pipelines.events import (
+    DAY_NS,
+    MARKET_DAY_BEGINS_NS,
+    MINUTE_NS,
+    format_time_ns,
+    market_day,
+)
 from pipelines.features.bar import ClosedBar
 from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.lake.dirty import Dirty
@@ -48,7 +56,8 @@ from pipelines.streaming.warmup import StartLoader
 
 QUERY: Final = "revisions"
 _FEATURES: Final = "features"
-_PUBLISH_AGAIN_NS: Final = 600 * SECOND_NS
+_PUBLISH_AGAIN_NS: Final = DAY_NS
+_WAIT_FOR_FEATURES_NS: Final = DAY_NS
 
 _log = logging.getLogger(__name__)
 
@@ -111,17 +120,18 @@ class Revisions:
         self._redone = Redone(lake)
         self._generation = 0
         self._seen_ns: dict[tuple[str, int], int] = {}  # last correction of a symbol's day
+        self._unpublished: list[dict[str, Any]] = []
+        self._featureless_ns: dict[str, int] = {}  # since when, wall time
         self._stats: dict[str, Any] = {
             "passes": 0, "looked_at": 0, "revisions": 0, "rollups": 0, "unknown": 0,
-            "last_pass_ms": None,
+            "given_up": 0, "last_pass_ms": None,
         }  # fmt: skip
 
     def open(self) -> None:
-        """Take over from any older driver, and publish again what it may not have published.
+        """Take over from any older driver; the first pass publishes what it may have left.
 
         Raises:
             LakeError: The lake cannot be read or written.
-            StreamError: The items could not be stored.
         """
         self._generation = self._writer.open_query(QUERY, tables=(_FEATURES,))
         last = self._writer.last_batch(_FEATURES, QUERY)
@@ -136,7 +146,7 @@ class Revisions:
         if rows is not None and rows.num_rows:
             known_ns = int(rows["known_at"][0].value) * 1000
             if self._clock() - known_ns < _PUBLISH_AGAIN_NS:
-                self._publish(rows, self._indicators(rows))
+                self._unpublished = _items(rows, self._indicators(rows))
 
     def run(self, *, stopped: Callable[[], bool] = lambda: False) -> int:
         """Look at what is dirty, as much as one pass may.
@@ -173,6 +183,7 @@ class Revisions:
 
     def _pass(self, stopped: Callable[[], bool]) -> int:
         started = time.perf_counter()
+        self._publish()
         self._publish_redone()
         dirty = self._archive.look()
         looked = 0
@@ -187,7 +198,7 @@ class Revisions:
             self._stats["looked_at"] += looked
             self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
         if self._redone.waiting:
-            self._redone.look(self._known.newest())
+            self._redone.look(self._known.newest(self._redone.since()))
         return looked
 
     def _publish_redone(self) -> None:
@@ -205,9 +216,14 @@ class Revisions:
 
     def _plan(self, dirty: Dirty) -> Iterable[_Work]:
         """What can be looked at now, day by day, the newest first."""
-        newest = self._known.newest()
+        newest = self._known.newest(_since(dirty))
         for symbol in sorted({*dirty.minutes, *dirty.days}):
             last = newest.get(symbol, -1)
+            if self._given_up(symbol, last):
+                all_of_it = dirty.of(symbol)
+                self._stats["given_up"] += len(all_of_it)
+                yield _Work(symbol, (), all_of_it)
+                continue
             minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
             for day in sorted(dirty.days.get(symbol, ()), reverse=True):
                 seen_ns = self._seen_ns.get((symbol, day), 0)
@@ -226,6 +242,14 @@ class Revisions:
                     some = found[begin : begin + self._limit]
                     yield _Work(symbol, some, Dirty({symbol: set(some)}))
 
+    def _given_up(self, symbol: str, last: int) -> bool:
+        """Whether a symbol has had no features for so long that it never may have any."""
+        if last >= 0:
+            self._featureless_ns.pop(symbol, None)
+            return False
+        now = self._clock()
+        return now - self._featureless_ns.setdefault(symbol, now) > _WAIT_FOR_FEATURES_NS
+
     def _revise(self, work: _Work) -> None:
         if not work.minutes:
             return
@@ -243,7 +267,8 @@ class Revisions:
         self._stats["revisions"] += rows.num_rows
         _log.info("%s: %d bars revised", work.symbol, rows.num_rows)
         self._redone.touch(work.symbol, changed)
-        self._publish(rows, indicators_of(payloads))
+        self._unpublished = _items(rows, indicators_of(payloads))
+        self._publish()
 
     def _changed(self, work: _Work, found: Minutes) -> dict[int, ClosedBar]:
         """The bars that are others than their newest rows say."""
@@ -322,9 +347,24 @@ class Revisions:
         begin_ns = starts[max(0, at - GAPPED_BARS + 1)]
         return touches(found.gaps, begin_ns, start_ns + MINUTE_NS)
 
-    def _publish(self, rows: pa.Table, indicators: Indicators) -> None:
-        no_signals = TABLES["signals"].schema.empty_table()
-        self._sink.put_items(list(items_of(rows, no_signals, indicators)))
+    def _publish(self) -> None:
+        """Publish what was committed; until that is done, nothing else is."""
+        if self._unpublished:
+            self._sink.put_items(self._unpublished)
+            self._unpublished = []
+
+
+def _items(rows: pa.Table, indicators: Indicators) -> list[dict[str, Any]]:
+    return list(items_of(rows, TABLES["signals"].schema.empty_table(), indicators))
+
+
+def _since(dirty: Dirty) -> dict[str, int]:
+    """The first dirty minute of each symbol."""
+    firsts = {symbol: min(minutes) for symbol, minutes in dirty.minutes.items() if minutes}
+    for symbol, days in dirty.days.items():
+        begin = (min(days) * DAY_NS + MARKET_DAY_BEGINS_NS) // MINUTE_NS
+        firsts[symbol] = min(begin, firsts.get(symbol, begin))
+    return firsts
 
 
 def _day(minute: int) -> int:

@@ -202,13 +202,13 @@ def test_looking_twice_changes_nothing_also_after_a_restart(market):
 def test_driver_that_died_before_publishing_publishes_after_its_restart(market):
     market.minute(0, 101.0)
     market.send(market.bar(0, [105.0], T="u"))
-    market.revisions._publish = lambda rows, indicators: None
+    market.revisions._publish = lambda: None
     market.revisions.run()
     assert market.sink.items == []
-    market.new_revisions()
+    market.new_revisions().run()
     assert [i["kind"] for i in market.sink.items] == ["bar", "features"]
-    market.wall_ns += 3600 * 1_000_000_000
-    market.new_revisions()
+    market.wall_ns += 25 * 3600 * 1_000_000_000
+    market.new_revisions().run()
     assert len(market.sink.items) == 2
 
 
@@ -403,5 +403,5 @@ def test_revision_says_what_was_published_first_where_nothing_that_counts_change
     assert revised["data"]["values"] == pytest.approx(values, rel=1e-12)
     assert revised["data"]["fingerprint"] == spec.fingerprint
     market.sink.items.clear()
-    market.new_revisions()  # of a driver that may not have published
+    market.new_revisions().run()  # of a driver that may not have published
     assert [i for i in market.sink.items if i["kind"] == "features"] == [revised]

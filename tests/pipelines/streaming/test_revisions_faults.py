@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.errors import StreamError
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake.query import LakeQuery
 from tests.pipelines.streaming.test_revisions import OPEN_NS, Market, gap, market  # noqa: F401
@@ -65,3 +66,35 @@ def test_bar_of_the_vendor_after_our_own_stood_in_becomes_a_revision(market: Mar
     market.send(market.bar(1, [101.0, 102.0]))
     market.revisions.run()
     assert market.closes(1) == [101.0, 102.0]
+
+
+def test_revision_that_could_not_be_published_is_published_by_the_next_pass(market: Market):  # noqa: F811
+    market.minute(0, 101.0)
+    market.minute(1, 101.0)
+    market.send(market.bar(0, [105.0], T="u"), market.bar(1, [106.0], T="u"))
+    put, away = market.sink.put_items, StreamError("the stream is away")
+
+    def refuse(items: Any) -> None:
+        raise away
+
+    market.sink.put_items = refuse  # type: ignore[method-assign]
+    for _ in range(3):
+        with pytest.raises(StreamError, match="away"):
+            market.revisions.run()
+    market.sink.put_items = put  # type: ignore[method-assign]
+    assert market.revisions.settle()
+    assert (market.closes(0), market.closes(1)) == ([101.0, 105.0], [101.0, 106.0])
+    ids = [item["id"] for item in market.sink.items if item["kind"] in ("bar", "features")]
+    assert len(ids) == len(set(ids)) == 4
+
+
+def test_symbol_without_features_is_waited_for_a_day(market: Market):  # noqa: F811
+    market.minute(0, 101.0)
+    market.send({**market.bar(0, [105.0], T="u"), "S": "KO"})
+    for _ in range(2):
+        market.revisions.run()
+        assert market.archive.dirty().minutes.keys() == {"KO"}
+        market.wall_ns += 23 * 3600 * 1_000_000_000
+    market.revisions.run()
+    assert len(market.archive.dirty()) == 0
+    assert market.revisions.stats()["given_up"] == 1
