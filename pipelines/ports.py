@@ -181,6 +181,7 @@ class Shelved:
         bseq: Its number.
         n_messages: Messages in it, the producer's own included.
         place: Where it lies, for whoever shelved it.
+        n_market: Market messages in it.
     """
 
     bucket: int
@@ -188,6 +189,7 @@ class Shelved:
     bseq: int
     n_messages: int
     place: tuple[int, int, int]
+    n_market: int = 0
 
 
 class MessageQueues(Protocol):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipelines.ingest import state as states
 from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.config import ProducerConfig
-from pipelines.ingest.durable import JournaledBatcher
+from pipelines.ingest.durable import JournaledBatcher, Shelf
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.intake import Intake
 from pipelines.ingest.journal import Journal
@@ -94,6 +94,7 @@ def assemble(
     )
     tracker = make_tracker(taken.state)
     progress = Progress(taken.state, epoch=epoch, pending=taken.pending)
+    shelf = Shelf(journal) if journal is not None else None
     batcher = JournaledBatcher(
         make_batcher(
             epoch=epoch,
@@ -102,13 +103,14 @@ def assemble(
             max_messages=config.max_batch_messages,
             max_bytes=config.max_record_bytes,
             rng=rng,
-            load=journal.load if journal is not None else None,
+            load=shelf,
         ),
         journal,
         progress=progress,
         alarms=alarms,
         spill_at=config.spill_at,
         max_queued=config.max_queued,
+        shelf=shelf,
     )
     for note in batcher.resume(taken.pending):
         tracker.commit(note)  # what will be stored is no part of the gap of this restart

@@ -16,9 +16,28 @@ from pipelines.events import Message
 from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.journal import Entry, Journal
 from pipelines.ingest.progress import Marks, Progress
-from pipelines.ports import Acked, Put, PutResult, RecordBatcher
+from pipelines.ports import Acked, Put, PutResult, RecordBatcher, Shelved
 
 log = logging.getLogger(__name__)
+
+
+class Shelf:
+    """Fetches shelved records, and remembers those that cannot be fetched.
+
+    Args:
+        journal: Where they lie.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.lost: list[Shelved] = []
+
+    def __call__(self, shelved: Shelved) -> Put | None:
+        """The record, or ``None``."""
+        put = self._journal.load(shelved)
+        if put is None:
+            self.lost.append(shelved)
+        return put
 
 
 class JournaledBatcher:
@@ -31,6 +50,7 @@ class JournaledBatcher:
         alarms: Told what is wrong.
         spill_at: Messages in memory at which those that wait behind others are spilled.
         max_queued: Messages in memory at which nothing more is taken in.
+        shelf: What the batcher fetches shelved records from.
     """
 
     def __init__(
@@ -42,8 +62,10 @@ class JournaledBatcher:
         alarms: Alarms,
         spill_at: int,
         max_queued: int,
+        shelf: Shelf | None = None,
     ) -> None:
         self._batcher = batcher
+        self._shelf = shelf
         self._journal = journal
         self._progress = progress
         self._alarms = alarms
@@ -54,6 +76,7 @@ class JournaledBatcher:
         self._shelving = False
         self.spilled = 0
         self.replayed = 0
+        self.lost = 0
         progress.journaled = journal is not None
 
     def queue(self, bucket: int) -> MutableSequence[Message]:
@@ -96,6 +119,21 @@ class JournaledBatcher:
         if new:
             self._write(new)
         return puts
+
+    def take_lost(self) -> list[Shelved]:
+        """Records whose turn came and that cannot be read; each is given out once."""
+        if self._shelf is None or not self._shelf.lost:
+            return []
+        lost, self._shelf.lost = self._shelf.lost, []
+        self.lost += len(lost)
+        for shelved in lost:
+            self._progress.gave_up(shelved)
+            self._alarms.on(
+                "journal_unreadable",
+                f"{self.lost} records are lost; the last was record {shelved.bseq} of bucket "
+                f"{shelved.bucket} at byte {shelved.place[1]} of file {shelved.place[0]}",
+            )
+        return lost
 
     def settle(
         self, puts: Sequence[Put], results: Sequence[PutResult] | None, now_s: float

@@ -17,6 +17,8 @@ Edge = tuple[int, frozenset[int]]
 """An instant, ns, and the identities of its messages that are stored. Without any, nothing of the
 instant is missed beyond what a gap row says already."""
 
+NO_EDGE: Edge = (-1, frozenset())
+
 MAX_IDS = 1000
 """Most messages of one instant that are remembered."""
 

@@ -37,7 +37,7 @@ from pipelines.events import (
     reject_reason,
 )
 from pipelines.ingest import edges
-from pipelines.ingest.edges import Edge
+from pipelines.ingest.edges import NO_EDGE, Edge
 from pipelines.ingest.unfilled import NOTHING, Filling, Gap, Key, Step, Unfilled
 
 RETROSPECTIVE = frozenset("ducx")
@@ -46,8 +46,6 @@ bounds no gap, and none of them is fetched later."""
 
 MAX_CLOCK_ERROR_NS = SECOND_NS
 """Clocks that differ by less are right."""
-
-NO_EDGE: Edge = (-1, frozenset())
 
 _NO_BOUND = RETROSPECTIVE | {GAP, HEARTBEAT, MALFORMED}
 
@@ -116,6 +114,11 @@ class GapTracker:
     def waiting(self) -> frozenset[str]:
         """Symbols whose gap row is still to be written."""
         return frozenset(self._open)
+
+    @property
+    def marks(self) -> Mapping[str, int]:
+        """Per symbol, the market time up to which the records that were made account for it."""
+        return self._marks
 
     @property
     def known(self) -> frozenset[str]:
@@ -233,14 +236,14 @@ class GapTracker:
                 count -= 1
                 gaps += 1
                 symbol = message["S"]
-                last.pop(symbol, None)
-                if "from_ns" not in message:  # a record that is read back has it already
+                if "from_ns" not in message:  # else it was read back, or is of something earlier
+                    last.pop(symbol, None)
                     if out is messages:
                         out = list(messages)
                     message = self._begins(message, messages[:position], marks, ends, market_ns)  # noqa: PLW2901
                     out[position] = message  # type: ignore[index]
                 start, to_ns = message["from_ns"], message["to_ns"]
-                marks[symbol] = max(to_ns - 1, start or 0)
+                marks[symbol] = max(to_ns - 1, start or 0, marks.get(symbol, 0))
                 ends[symbol] = (marks[symbol], frozenset())
                 if start is not None and symbol != NEWS:
                     seen = frozenset(message.get("seen", ()))

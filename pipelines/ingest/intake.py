@@ -133,6 +133,11 @@ class Intake:
         """The market began again, with the same trades."""
         self._ticks.clear()
 
+    def lost(self, n_messages: int) -> None:
+        """Messages that were received are lost: they count as missed, and may come again."""
+        self.received -= n_messages
+        self._ticks.clear()
+
     def take_backfilled(self, messages: Iterable[Message], *, received_ns: int) -> list[Message]:
         """Take in messages of a gap, fetched later; those that did not come before.
 

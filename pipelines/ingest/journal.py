@@ -3,8 +3,9 @@
 A segment is a file of blocks. A block holds a few records of one run, compressed together, with
 what is needed to account for them without reading their data; it carries a CRC. A kill in the
 middle of a write leaves a torn last block, which is passed over: its records were never put,
-because a record is put after it stands here. Segments are dropped as a whole, oldest first.
-One thread at a time; the owner locks.
+because a record is put after it stands here. A block that cannot be read between others is
+passed over too, and a copy of its file is kept aside (``.unreadable``). Segments are dropped as a
+whole, oldest first. One thread at a time; the owner locks.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ LEVEL = 1
 BLOCK_BYTES = 256 * 1024
 SEGMENT_BYTES = 16_000_000
 CACHED_BLOCKS = 16
+ASIDE, MAX_ASIDE = ".unreadable", 4
+"""Suffix of the files that are kept for people to look at, and how many of them are."""
 
 Lane = tuple[str, int]
 """An epoch and a bucket: what a ``bseq`` counts in."""
@@ -143,7 +146,10 @@ class Journal:
         for block, raw in zip(blocks, raws, strict=True):
             for i, put in enumerate(block):
                 place = (segment.number, segment.size, i)
-                shelved = Shelved(int(put.key), put.epoch, put.bseq, put.n_messages, place)
+                n_market = put.note.n_messages
+                shelved = Shelved(
+                    int(put.key), put.epoch, put.bseq, put.n_messages, place, n_market
+                )
                 _advance(segment.tops, shelved)
                 out.append(shelved)
             segment.size += len(raw)
@@ -155,8 +161,12 @@ class Journal:
         puts = self._cache.get((number, offset))
         if puts is None:
             puts = self._read_block(number, offset)
-            if puts is None:
-                log.error("the journal lost record %d of %s", shelved.bseq, shelved.epoch)
+            if puts is None or i >= len(puts):
+                log.error(
+                    "the journal lost record %d of bucket %d and %s: byte %d of %s",
+                    shelved.bseq, shelved.bucket, shelved.epoch, offset, self._path(number),
+                )  # fmt: skip
+                self._set_aside(number)
                 return None
             self._cache[number, offset] = puts
             if len(self._cache) > CACHED_BLOCKS:
@@ -199,7 +209,7 @@ class Journal:
         if self._fd is None or self._segments[-1].size >= self._segment_bytes:
             self.close()
             number = self._segments[-1].number + 1 if self._segments else 1
-            path = self._folder / f"{number:010d}{SUFFIX}"
+            path = self._path(number)
             self._fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o600)
             self._segments.append(_Segment(number, path))
         return self._segments[-1]
@@ -227,18 +237,34 @@ class Journal:
                 block = _check(header, file)
                 if block is None:
                     self._torn.add(segment.number)
-                    log.warning("%s is torn at byte %d", segment.path, offset)
-                    return
+                    log.warning("%s cannot be read at byte %d", segment.path, offset)
+                    following = _next_block(file, offset + 1)
+                    if following is None:
+                        return
+                    self._set_aside(segment.number)
+                    offset = file.seek(following)
+                    continue
                 epoch, rows = orjson.loads(zlib.decompress(block[0]))
                 for i, (bucket, bseq, n_messages, *counts) in enumerate(rows):
                     place = (segment.number, offset, i)
-                    yield Entry(Shelved(bucket, epoch, bseq, n_messages, place), *counts)
+                    shelved = Shelved(bucket, epoch, bseq, n_messages, place, counts[1])
+                    yield Entry(shelved, *counts)
                 offset = file.tell()
 
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:010d}{SUFFIX}"
+
+    def _set_aside(self, number: int) -> None:
+        """Keep a file of which something cannot be read, also after it was dropped."""
+        path = self._path(number)
+        with contextlib.suppress(OSError):
+            path.with_suffix(ASIDE).hardlink_to(path)
+            for old in sorted(self._folder.glob(f"*{ASIDE}"))[:-MAX_ASIDE]:
+                old.unlink()
+
     def _read_block(self, number: int, offset: int) -> list[Put] | None:
-        path = self._folder / f"{number:010d}{SUFFIX}"
         try:
-            with path.open("rb") as file:
+            with self._path(number).open("rb") as file:
                 file.seek(offset)
                 block = _check(file.read(HEADER.size), file)
         except OSError:
@@ -300,6 +326,19 @@ def _check(header: bytes, file: BinaryIO) -> tuple[bytes, bytes] | None:
     if len(body) < n_index + n_data or zlib.crc32(body) != crc:
         return None
     return body[:n_index], body[n_index:]
+
+
+def _next_block(file: BinaryIO, start: int) -> int | None:
+    """Where the next block begins that can be read, at or after a place."""
+    file.seek(start)
+    rest = file.read()
+    at = rest.find(MAGIC)
+    while at >= 0:
+        file.seek(start + at)
+        if _check(file.read(HEADER.size), file) is not None:
+            return start + at
+        at = rest.find(MAGIC, at + 1)
+    return None
 
 
 def _advance(tops: dict[Lane, int], shelved: Shelved) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from pipelines.ingest.journal import Entry
 from pipelines.ingest.state import ProducerState
-from pipelines.ports import Acked, Put, PutResult
+from pipelines.ports import Acked, Put, PutResult, Shelved
 
 THROTTLED = "ProvisionedThroughputExceededException"
 """The error code that means "not stored" for certain."""
@@ -89,6 +89,13 @@ class Progress:
             self._in_doubt.update(put.key for put in puts)
         else:
             self._note_positions(puts, results)
+
+    def gave_up(self, shelved: Shelved) -> None:
+        """A record cannot be put, ever: what is behind it goes on."""
+        lane = self._lanes.get(shelved.epoch)
+        if lane is not None and shelved.bseq > lane.get(shelved.bucket, 0):
+            lane[shelved.bucket] = shelved.bseq
+            self._finish(shelved.epoch)
 
     def begin_stream(self, identity: str, *, held: Marks, resent: Sequence[Entry]) -> None:
         """The stream is another one, empty: nothing of these records is stored any more.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pipelines.errors import StreamError
 from pipelines.ingest import state as states
 from pipelines.ingest.journal import Entry, Journal
 from pipelines.ingest.state import ProducerState
-from pipelines.ports import RecordSink, StoredMarks, TailReader
+from pipelines.ports import RecordSink, Shelved, StoredMarks, TailReader
 
 log = logging.getLogger(__name__)
+
+NOWHERE = (0, 0, 0)
+"""A place of no journal: its files are numbered from 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def inherit(
         tail = None
     state = _recovered(saved, tail, on_failure, whole=whole)
     lanes = state.lanes()
-    pending = tuple(entry for entry in _entries(journal) if _lacks(lanes, entry))
+    pending = _with_lost([entry for entry in _entries(journal) if _lacks(lanes, entry)], lanes)
     if pending:
         log.info("%d records of the last run are put again", len(pending))
     return Inheritance(state, pending)
@@ -121,6 +124,27 @@ def _without_state(journal: Journal | None, *, epoch: str, lake: StoredMarks | N
 
 def _entries(journal: Journal | None) -> list[Entry]:
     return list(journal.entries()) if journal is not None else []
+
+
+def _with_lost(
+    pending: Sequence[Entry], lanes: Mapping[str, Mapping[int, int]]
+) -> tuple[Entry, ...]:
+    """The records, and where one is missing between them an entry that leads nowhere.
+
+    Its turn comes like that of the others; then it is found that it cannot be read.
+    """
+    last = {(run, bucket): bseq for run, of in lanes.items() for bucket, bseq in of.items()}
+    out: list[Entry] = []
+    for entry in pending:
+        here = entry.shelved
+        lane = (here.epoch, here.bucket)
+        out += (
+            Entry(Shelved(here.bucket, here.epoch, bseq, 0, NOWHERE), 0, 0, 0)
+            for bseq in range(last.get(lane, 0) + 1, here.bseq)
+        )
+        out.append(entry)
+        last[lane] = max(here.bseq, last.get(lane, 0))
+    return tuple(out)
 
 
 def _lacks(lanes: Mapping[str, Mapping[int, int]], entry: Entry) -> bool:

@@ -28,6 +28,7 @@ from pipelines.ingest.durable import JournaledBatcher
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.hot import HotBucket
 from pipelines.ingest.intake import Intake
+from pipelines.ingest.lost import LostRecords
 from pipelines.ingest.progress import Progress
 from pipelines.ports import Acked, Put, PutResult, RecordSink, StoredMarks
 from pipelines.retry import delays
@@ -91,6 +92,7 @@ class Sender:
         self._alarms = alarms
         self._lake = lake
         self._hot = HotBucket(alarms)
+        self._lost = LostRecords()
         self._state_path = state_path
         self._save_s = save_s
         self._rng = rng
@@ -188,6 +190,7 @@ class Sender:
                 "spilled": batcher.unsent - batcher.in_memory,
                 "spilled_total": batcher.spilled,
                 "replayed_records": batcher.replayed,
+                "lost_records": batcher.lost,
                 "journal_bytes": batcher.journal_bytes,
                 "alarms": self._alarms.to_list(),
             }
@@ -227,6 +230,7 @@ class Sender:
                 market_ns=self._intake.clock.market_ns(wall),
                 flush=self._flush,
             )
+            self._declare_lost(puts, wall_ns=wall)
         if not puts:
             return False
         began = self._now_s()
@@ -242,6 +246,20 @@ class Sender:
         self._report(error)
         self.room.set()
         return error is None
+
+    def _declare_lost(self, puts: Sequence[Put], *, wall_ns: int) -> None:
+        """Records that the journal cannot give back: what they held lies in a gap from now on."""
+        tracker = self._tracker
+        for shelved in self._batcher.take_lost():
+            self._lost.note(
+                shelved.bucket,
+                stored=tracker.acked,
+                ends=tracker.acked_edges,
+                made=tracker.marks,
+            )
+            self._intake.lost(shelved.n_market)
+        if self._lost:
+            self._intake.write_gaps(self._lost.rows(puts), wall_ns=wall_ns)
 
     def _settle(
         self,
@@ -270,6 +288,7 @@ class Sender:
         try:
             identity = self._sink.identity()
         except StreamError as error:
+            self._doubtful = True
             self._report(str(error))
             self._probes = self._probes or delays(
                 first_s=PROBE_FIRST_S, cap_s=PROBE_CAP_S, rng=self._rng

@@ -14,7 +14,8 @@ STATES = (
 _SUMMED = (
     "received", "malformed", "duplicates", "backfilled", "acked", "records_acked", "bytes_acked",
     "retries", "gaps", "queued", "reconnects", "stalls", "messages_per_s", "bytes_received",
-    "in_memory", "spilled", "spilled_total", "replayed_records", "journal_bytes",
+    "in_memory", "spilled", "spilled_total", "replayed_records", "lost_records",
+    "journal_bytes",
     "backfills_open", "backfills_done", "backfills_failed", "backfill_rejected",
 )  # fmt: skip
 _LARGEST = ("last_message_wall_ns", "put_ms_p50")

@@ -222,7 +222,8 @@ class Batcher:
         self._hold_back(failed, stored, now_s)
         if results is not None:
             self.throttled += len(puts) - len(acked)
-            self._stretch = min(MAX_STRETCH, self._stretch * 2) if failed else self._relaxed()
+            relaxed = max(1.0, self._stretch * 0.8)
+            self._stretch = min(MAX_STRETCH, self._stretch * 2) if failed else relaxed
         return acked
 
     def spill(self, *, wall_ns: int, market_ns: int, everything: bool = False) -> list[Put]:
@@ -282,9 +283,7 @@ class Batcher:
             self._sealed -= sum(e.n_messages for e in gone if isinstance(e, Put))
             self._shelved -= sum(e.n_messages for e in gone if isinstance(e, Shelved))
             self._shelved += sum(e.n_messages for e in restored)
-            rank = {epoch: i for i, epoch in enumerate(dict.fromkeys(e.epoch for e in restored))}
-            rank[self._epoch] = len(rank) + 1
-            ordered = sorted([*restored, *kept], key=lambda e: (rank.get(e.epoch, -1), e.bseq))
+            ordered = sorted([*restored, *kept], key=_age_in(kept, restored, newest=self._epoch))
             bucket.record, bucket.backlog = None, deque(ordered)
 
     def _take_backlog(self, bucket: _Bucket) -> None:
@@ -317,9 +316,6 @@ class Batcher:
             if lane.backoff is None or name in stored:
                 lane.backoff = delays(first_s=RETRY_FIRST_S, cap_s=RETRY_CAP_S, rng=self._rng)
             lane.not_before_s = now_s + next(lane.backoff)
-
-    def _relaxed(self) -> float:
-        return max(1.0, self._stretch * 0.8)
 
     def _seal(
         self, number: int, bucket: _Bucket, limit: int, *, wall_ns: int, market_ns: int
@@ -354,6 +350,16 @@ class Batcher:
         return Put(str(number), data, self._epoch, bucket.last_bseq, count, note)
 
 
+def _age_in(
+    kept: Sequence[Put | Shelved], restored: Sequence[Shelved], *, newest: str
+) -> Callable[[Put | Shelved], tuple[int, int]]:
+    """Oldest run first, then by number; a run that is not restored is older than those that are."""
+    named = {entry.epoch for entry in restored}
+    runs = [e.epoch for e in kept if e.epoch not in named] + [e.epoch for e in restored]
+    rank = {run: i for i, run in enumerate(dict.fromkeys(r for r in runs if r != newest))}
+    return lambda entry: (rank.get(entry.epoch, len(rank)), entry.bseq)
+
+
 def linger_of(n_records: int, linger_s: float, stretch: float = 1.0) -> float:
     """Seconds from one making of records to the next: short when few, longer under throttling.
 
@@ -382,7 +388,7 @@ def _storable(message: Message) -> Message:
     except TypeError as error:
         try:
             raw = repr(message).encode(errors="backslashreplace")
-        except RecursionError:
+        except RecursionError:  # nested deep
             raw = reprlib.repr(message).encode(errors="backslashreplace")
         return malformed(f"not_storable: {error}", raw=raw, received_ns=int(message.get("r", 0)))
     return message

@@ -66,7 +66,9 @@ def test_stream_out_of_order_for_a_while_spills_alarms_and_drains(
     rig, clean, proxy, down_s, per_minute
 ):
     """500, 503, no answer at all, and then it is back."""
-    exchange = rig(speed=60, messages_per_minute=per_minute, max_minutes=down_s + 8)
+    exchange = rig(
+        speed=60, messages_per_minute=per_minute, max_minutes=down_s + 8, client_queue=2_000_000
+    )
     exchange.produce(kinesis_url=proxy.config.endpoint_url, spill_at=2000, max_queued=10_000)
     exchange.until(lambda: exchange.stats().get("acked", 0) > 500, what="records are stored")
     until_s = time.monotonic() + down_s
@@ -90,7 +92,9 @@ def test_stream_out_of_order_for_a_while_spills_alarms_and_drains(
 
 @pytest.mark.parametrize("down_s", [long(3), long(60)])
 def test_producer_killed_in_an_outage_sends_first_what_it_had_spilled(rig, clean, proxy, down_s):
-    exchange = rig(speed=60, messages_per_minute=1200, max_minutes=down_s + 12)
+    exchange = rig(
+        speed=60, messages_per_minute=1200, max_minutes=down_s + 12, client_queue=2_000_000
+    )
     child = exchange.produce(kinesis_url=proxy.config.endpoint_url, spill_at=500)
     exchange.until(lambda: exchange.stats().get("acked", 0) > 500, what="records are stored")
     proxy.faults = [lambda _: refusal("InternalFailure", status=500)]

@@ -55,6 +55,25 @@ def test_outage_beyond_memory_waits_on_disk_and_drains_in_order(feed, stream, st
     assert running.producer.stats()["alarms"] == []
 
 
+def test_outage_that_begins_in_a_quiet_moment_spills_as_well(
+    feed, stream, start, balance, monkeypatch
+):
+    """Nothing is on its way: the stream is asked who it is before the first put, in vain."""
+    monkeypatch.setattr("pipelines.ingest.sender.IDENTITY_AFTER_S", -1.0)
+    running = start(spill_at=100, max_queued=1000)
+    running.streaming()
+    running.until(lambda s: s["queued"] == 0)
+    stream.down = True
+    _publish(feed, 200)
+    running.until(lambda s: s["received"] == 2000)
+    stats = running.producer.stats()
+    assert (stats["stalls"], stats["spilled"] > 500) == (0, True)
+    stream.down = False
+    running.until(lambda s: s["acked"] == 2000)
+    assert running.drain()
+    assert balance(feed.tape, stream.messages()) == {}
+
+
 def test_journal_that_is_full_stops_the_reading_and_says_so(
     feed, stream, start, balance, monkeypatch
 ):
@@ -108,7 +127,7 @@ def test_killed_with_records_that_were_not_stored_sends_them_first(
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         state = make_config().state_path
-        shutil.copytree(state.parent, copy, ignore=shutil.ignore_patterns("copy"))
+        shutil.copytree(state.parent, copy, ignore=shutil.ignore_patterns("copy", "*.tmp"))
         running.drain(0.01)
         _publish(feed, 5, rng)  # nobody is there
         shutil.rmtree(state.with_name(f"{state.stem}-journal"))

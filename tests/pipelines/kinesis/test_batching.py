@@ -244,3 +244,25 @@ def test_batcher_restoring_keeps_what_it_has_and_puts_it_after():
         order += [(put.epoch, put.bseq) for put in puts]
         batcher.settle(puts, [PutResult()] * len(puts), now)
     assert order == [("old", 4), ("old", 5), ("e", 1)]
+
+
+@given(st.data())
+def test_batcher_restored_puts_the_records_of_a_bucket_by_age_whatever_waits(data):
+    """Runs and their numbers only grow; some of what waits is restored, the rest is kept."""
+    runs = ["first", "second", "third"]
+    old = [Shelved(1, run, n, 1, (0, 0, 0)) for run in runs for n in (8, 9, 3)[: len(run) % 4]]
+    old = sorted(old, key=lambda e: (runs.index(e.epoch), e.bseq))
+    batcher = _batcher(load=lambda e: Put("1", b"x", e.epoch, e.bseq, 1))
+    batcher.restore(old)
+    batcher.queue(1).extend({"T": "t", "S": "A"} for _ in range(8))
+    made = batcher.spill(wall_ns=1, market_ns=1)
+    places = [Shelved(1, "e", put.bseq, put.n_messages, (0, 0, 0)) for put in made]
+    # The lake holds a beginning of all that was made; the rest is what the journal gives back.
+    held = data.draw(st.integers(0, len(old)))
+    batcher.restore([*old[held:], *places])
+    seen = []
+    while puts := batcher.next_puts(99.0, wall_ns=1, market_ns=1, flush=True):
+        seen += [(put.epoch, put.bseq) for put in puts]
+        batcher.settle(puts, [PutResult(sequence="1", shard="s")] * len(puts), 99.0)
+    assert seen == [(e.epoch, e.bseq) for e in [*old, *places]]
+    assert batcher.unsent == 0
