@@ -43,6 +43,18 @@ _FIELDS: Final = frozenset(
     )
 )  # fmt: skip
 
+_NUMBERS: Final = ("position_fraction", "cash_fraction", "data_age_ms")
+_MAYBE: Final = ("confidence", "value")
+_BY_ACTION: Final = ("probabilities", "q_values")
+_FILL_NUMBERS: Final = (
+    "shares", "price", "open", "bid", "ask", "spread_bps", "notional", "commission", "spread_cost",
+    "slippage_cost", "cash_after", "shares_after",
+)  # fmt: skip
+_LARGEST: Final = 1e300
+
+ACTIONS: Final = {"HOLD": 0, "BUY": 1, "SELL": 2}
+"""What a policy may say, and its number."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -201,9 +213,75 @@ def _signals_of(answer: bytes, rows: Sequence[Mapping[str, Any]]) -> list[Signal
     for signal, row in zip(signals, rows, strict=True):
         if not isinstance(signal, dict) or not signal.keys() >= _FIELDS:
             raise ModelError("a signal of the policy lacks fields")
+        if odd := odd_fields(signal):
+            raise ModelError(f"the policy answered with odd {', '.join(odd)} for {row['symbol']}")
         if (signal["symbol"], signal["event_time"]) != (row["symbol"], row["event_time"]):
             raise ModelError("the policy answered for another bar than it was asked")
     return signals
+
+
+def odd_fields(signal: Mapping[str, Any]) -> list[str]:
+    """Fields of a signal that the lake has no column for, by name; the driver trusts the others.
+
+    >>> good = dict.fromkeys(_FIELDS) | {
+    ...     "action": "BUY", "action_id": 1, "probabilities": [0.2, 0.5, 0.3], "data_age_ms": 3,
+    ...     "position_fraction": 0.0, "cash_fraction": 1, "decided_at": "2011-01-03T14:30:00Z"}
+    >>> odd_fields(good), odd_fields(good | {"action_id": 2, "value": 10**400, "decided_at": None})
+    ([], ['action', 'decided_at', 'value'])
+    """
+    model, reason = signal["model"], signal["reason"]
+    odd = {
+        "action": ACTIONS.get(signal["action"]) != signal["action_id"]
+        if type(signal["action"]) is str and type(signal["action_id"]) is int
+        else True,
+        "decided_at": not _is_time(signal["decided_at"]),
+        "model": model is not None and not _is_model(model),
+        "reason": reason is not None and type(reason) is not str,
+        "fills": not _are_fills(signal.get("fills")),
+        **{name: not _is_finite(signal[name]) for name in _NUMBERS},
+        **{name: not (signal[name] is None or _is_finite(signal[name])) for name in _MAYBE},
+        **{name: not (signal[name] is None or _are_three(signal[name])) for name in _BY_ACTION},
+    }
+    return sorted(name for name, wrong in odd.items() if wrong)
+
+
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= _LARGEST
+
+
+def _are_three(values: object) -> bool:
+    return type(values) is list and len(values) == len(ACTIONS) and all(map(_is_finite, values))
+
+
+def _is_model(model: object) -> bool:
+    return (
+        isinstance(model, dict)
+        and all(type(model.get(name)) is str for name in ("id", "fingerprint"))
+        and type(model.get("version")) in (str, int)
+    )
+
+
+def _are_fills(fills: object) -> bool:
+    return fills is None or (type(fills) is list and all(map(_is_fill, fills)))
+
+
+def _is_fill(fill: object) -> bool:
+    return (
+        isinstance(fill, dict)
+        and all(_is_time(fill.get(name)) for name in ("event_time", "decided_on", "filled_at"))
+        and all(_is_finite(fill.get(name)) for name in _FILL_NUMBERS)
+        and type(fill.get("side")) is str
+        and ("reason" in fill and type(fill["reason"]) in (str, type(None)))
+    )
+
+
+def _is_time(text: object) -> bool:
+    if type(text) is not str:
+        return False
+    try:
+        return 0 <= parse_time_ns(text) < 2**63
+    except (ValueError, OverflowError):
+        return False
 
 
 def _cut(sock: socket.socket) -> None:

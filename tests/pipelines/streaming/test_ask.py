@@ -159,6 +159,33 @@ def test_decide_with_a_slow_policy_holds_at_the_deadline(policy, client, how):
         {"signals": [signal("QQQ")]},
         {"signals": [signal(event_time="2011-01-03T14:31:00Z")]},
         {"signals": [{k: v for k, v in signal().items() if k != "value"}]},
+        *(
+            {"signals": [signal(**odd)]}
+            for odd in (
+                {"decided_at": None},
+                {"decided_at": "soon"},
+                {"decided_at": 5},
+                {"model": "x"},
+                {"model": {"id": "x"}},
+                {"model": {"id": 1, "version": 1, "fingerprint": "f"}},
+                {"action": "SELL"},
+                {"action": ["BUY"]},
+                {"action_id": True},
+                {"action_id": 7},
+                {"confidence": "high"},
+                {"value": [1.0]},
+                {"probabilities": [0.5, 0.5]},
+                {"probabilities": [0.5, 0.5, None]},
+                {"q_values": {}},
+                {"data_age_ms": None},
+                {"fills": 5},
+                {"fills": [{}]},
+                {"fills": [None]},
+                {"position_fraction": "all"},
+                {"cash_fraction": True},
+                {"reason": 5},
+            )
+        ),
     ],
 )
 def test_decide_with_a_wrong_answer_holds(policy, client, answer):
