@@ -143,3 +143,30 @@ export function fills(signals) {
   rows.sort((a, b) => b.event_time.localeCompare(a.event_time));
   return { items: rows.slice(0, 200), next: null };
 }
+
+export function balance({ received, stored, duplicates, quarantined, in_flight }) {
+  const waiting = Math.min(in_flight, 120);
+  const none = { duplicates: 0, quarantined: 0, in_flight: 0, imbalance: 0, holes: 0, gaps: 0 };
+  const sent = received - waiting;
+  return [
+    { ...none, stage: "producer", received, stored: sent, in_flight: waiting, gaps: 1 },
+    {
+      ...none,
+      stage: "stream",
+      received: sent,
+      stored,
+      quarantined,
+      in_flight: in_flight - waiting,
+    },
+    {
+      ...none,
+      stage: "archive",
+      received: stored + duplicates + quarantined,
+      stored,
+      duplicates,
+      quarantined,
+      gaps: 1,
+    },
+    { ...none, stage: "signals", received: 4820, stored: 4820 },
+  ];
+}

@@ -1,4 +1,4 @@
-import { anomaly, stages, stats } from "./derived.mjs";
+import { anomaly, balance, stages, stats } from "./derived.mjs";
 
 /** A small moving market for working on the dashboard without the platform. */
 const SYMBOLS =
@@ -185,7 +185,7 @@ export class Market {
       gaps: 1,
       as_of: stamp(Date.now()),
     };
-    return { ...numbers, stages: stages(numbers) };
+    return { ...numbers, balance: balance(numbers), stages: stages(numbers) };
   }
 
   system() {

@@ -171,8 +171,10 @@ export function usePriceChart(container: RefObject<HTMLElement | null>, input: I
     const first = tape.candles.all[0]?.time ?? bar;
     if (first > bar) latest.current.onStart();
     else asked.current = focus;
+    // On a phone what was pressed lies below the chart.
+    container.current?.scrollIntoView({ block: "nearest" });
     point(Math.max(first, bar));
-  }, [focus, symbol, window, history, point]);
+  }, [container, focus, symbol, window, history, point]);
 
   /** Moves the crosshair by bars; from the newest where it is nowhere. */
   const step = useCallback(

@@ -38,6 +38,9 @@ export function FillList({ fills, onPick }: Props) {
           <th scope="col" className={cn(HEAD, "text-left")}>
             Side
           </th>
+          <th scope="col" className={cn(HEAD, "text-left @max-2xl:hidden")}>
+            Model
+          </th>
           <th scope="col" className={HEAD}>
             Shares
           </th>
@@ -49,9 +52,6 @@ export function FillList({ fills, onPick }: Props) {
           </th>
           <th scope="col" className={HEAD} title="Commission, half the spread, slippage">
             Cost
-          </th>
-          <th scope="col" className={cn(HEAD, "@max-2xl:hidden")}>
-            Model
           </th>
         </tr>
       </thead>
@@ -84,11 +84,11 @@ function FillRow({ fill, onPick }: { fill: Fill; onPick: (fill: Fill) => void })
       <td className={cn(CELL, "text-left font-medium", side === "BUY" ? "text-up" : "text-down")}>
         {side}
       </td>
+      <td className={cn(CELL, "text-left text-muted @max-2xl:hidden")}>{model}</td>
       <td className={CELL}>{compact(shares)}</td>
       <td className={CELL}>{price(fill.price)}</td>
       <td className={cn(CELL, "@max-lg:hidden")}>{price(notional)}</td>
       <td className={CELL}>{price(fillCost(fill))}</td>
-      <td className={cn(CELL, "text-muted @max-2xl:hidden")}>{model}</td>
     </tr>
   );
 }

@@ -17,6 +17,7 @@ function titleOf(verdict: Verdict, ledger: Ledger): string {
   if (verdict === "surplus")
     return `${count(Math.abs(ledger.imbalance ?? 0))} more stored than received`;
   const lost = Math.max(ledger.lost ?? 0, ledger.holes ?? 0);
+  if (lost === 0) return `${count(ledger.imbalance)} sent, and in no table`;
   return `${count(lost)} ${lost === 1 ? "hole" : "holes"} in the stream`;
 }
 

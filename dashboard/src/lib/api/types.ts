@@ -16,7 +16,7 @@ export type SignalPage = Schemas["SignalPage"];
 export type BarPage = Schemas["BarPage"];
 /** Where every received message is; null where the stage that knows it does not answer. */
 export type Ledger = Omit<Schemas["Ledger"], "balance" | "stages"> & {
-  balance?: Schemas["StageRow"][];
+  balance?: StageRow[];
   stages?: LedgerStages;
 };
 /** The lengths of a bar. */
@@ -33,6 +33,8 @@ export type Anomaly = Omit<Schemas["AnomalyRow"], "known_at">;
 export type FillPage = Schemas["FillPage"];
 /** A paper fill; a live one does not say when it was stored. */
 export type Fill = Omit<Schemas["FillRow"], "known_at">;
+/** A stage: received = stored + duplicates + quarantined + in flight + imbalance. */
+export type StageRow = Schemas["StageRow"];
 export type AlertPage = Schemas["AlertPage"];
 export type Alert = Schemas["AlertRow"];
 

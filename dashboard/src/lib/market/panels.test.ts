@@ -28,14 +28,12 @@ describe("ledger by stage", () => {
     expect(balanceOf({ ...LEDGER, stored: null })).toBeNull();
   });
 
-  test("a stage shows the numbers that it tells, and a silent one none", () => {
-    const stages = { producer: { received: 10, acked: 9, state: "streaming" }, archive: null };
-    const [producer, archive, signals] = stagesOf({ ...LEDGER, stages });
-    expect(producer?.rows?.map(({ label, value }) => [label, value])).toEqual([
-      ["Received", 10],
-      ["Sent", 9],
-    ]);
-    expect([archive?.rows, signals?.rows]).toEqual([null, null]);
+  test("a stage shows its balance and what it counted besides, a silent one neither", () => {
+    const row = { stage: "producer", received: 10, stored: 9, in_flight: 1 } as never;
+    const stages = { producer: { reconnects: 1, spilled: 1200, malformed: 0 }, archive: null };
+    const [producer, stream] = stagesOf({ ...LEDGER, balance: [row], stages });
+    expect(producer).toMatchObject({ row, more: ["1,200 wait on disk", "1 reconnect"] });
+    expect(stream).toMatchObject({ row: null, more: [] });
   });
 });
 

@@ -1,71 +1,67 @@
-import type { Ledger, StageNumbers } from "@/lib/api/types";
+import type { Ledger, StageNumbers, StageRow } from "@/lib/api/types";
 
-/** One number of a stage; `bad` where any at all is a loss or a failure. */
-export interface StageRow {
-  label: string;
-  value: number | null;
-  bad?: boolean;
-  title?: string;
-}
-
+/** One stage of the way of a message, as a line of the table. */
 export interface Stage {
   name: string;
+  /** What it takes, and where that goes. */
   about: string;
-  /** Null: it does not answer. */
-  rows: readonly StageRow[] | null;
+  /** Its balance; null: it does not answer. */
+  row: StageRow | null;
+  /** What else it counted, in words; empty of nothing. */
+  more: string[];
 }
 
-type Spec = [key: string, label: string, options?: { bad?: boolean; title?: string }];
+type Words = [key: string, one: string, many: string];
 
-const PRODUCER: readonly Spec[] = [
-  ["received", "Received", { title: "Messages off the wire" }],
-  ["acked", "Sent", { title: "Messages that Kinesis has acknowledged" }],
-  ["queued", "Waiting", { title: "Received, not acknowledged yet" }],
-  ["spilled", "On disk", { title: "Of those that wait, in the journal" }],
-  ["backfilled", "Backfilled", { title: "Fetched over REST after an interruption" }],
-  ["malformed", "Malformed", { bad: true, title: "Frames that nobody could read" }],
-  ["reconnects", "Reconnects"],
-  ["gaps", "Gaps", { title: "Declared interruptions" }],
+const STAGES: readonly { id: string; name: string; about: string; more: readonly Words[] }[] = [
+  {
+    id: "producer",
+    name: "Producer",
+    about: "off the wire, onto the stream",
+    more: [
+      ["backfilled", "backfilled", "backfilled"],
+      ["spilled", "waits on disk", "wait on disk"],
+      ["malformed", "malformed", "malformed"],
+      ["reconnects", "reconnect", "reconnects"],
+    ],
+  },
+  { id: "stream", name: "Stream", about: "from the producer to the archive", more: [] },
+  {
+    id: "archive",
+    name: "Archive",
+    about: "off the stream, into the lake; copies included",
+    more: [["dirty", "bar to rebuild", "bars to rebuild"]],
+  },
+  {
+    id: "signals",
+    name: "Signals",
+    about: "closed bars, and the decisions on them",
+    more: [
+      ["unavailable", "without an answer", "without an answer"],
+      ["anomalies", "anomaly", "anomalies"],
+      ["late_trades", "late trade", "late trades"],
+      ["mismatches", "bar differs", "bars differ"],
+    ],
+  },
 ];
 
-const ARCHIVE: readonly Spec[] = [
-  ["stored", "Stored", { title: "Messages in the lake" }],
-  ["duplicates", "Duplicates", { title: "Copies that were sent again, and dropped" }],
-  ["quarantined", "Quarantined", { title: "Messages that nobody may use, kept apart" }],
-  ["holes", "Holes", { bad: true, title: "Holes in the numbering of records: losses" }],
-  ["gaps", "Gaps"],
-  ["dirty", "To rebuild", { title: "Bars that a late or corrected trade touched" }],
-];
-
-const SIGNALS: readonly Spec[] = [
-  ["bars", "Bars", { title: "Closed bars that were decided on" }],
-  ["signals", "Signals"],
-  ["unavailable", "No answer", { bad: true, title: "Decisions that the policy did not answer" }],
-  ["rollups", "Roll-ups"],
-  ["anomalies", "Anomalies"],
-  ["late_trades", "Late trades"],
-  ["stand_ins", "Stand-ins", { title: "Bars of our own where the vendor's did not come" }],
-  ["mismatches", "Differing bars", { title: "Our own bar and the vendor's disagree" }],
-];
-
-function rowsOf(numbers: StageNumbers | null | undefined, specs: readonly Spec[]) {
-  if (!numbers) return null;
-  return specs
-    .filter(([key]) => key in numbers)
-    .map(([key, label, options]) => {
-      const value = numbers[key];
-      return { label, value: typeof value === "number" ? value : null, ...options };
-    });
+function wordsOf(numbers: StageNumbers | null | undefined, words: readonly Words[]): string[] {
+  return words.flatMap(([key, one, many]) => {
+    const value = numbers?.[key];
+    if (typeof value !== "number" || value === 0) return [];
+    return [`${value.toLocaleString("en-US")} ${value === 1 ? one : many}`];
+  });
 }
 
-/** The stages that a message goes through, with what each counts. */
+/** The stages that a message goes through, in order, with the balance of each. */
 export function stagesOf(ledger: Ledger): Stage[] {
-  const { producer, archive, signals } = ledger.stages ?? {};
-  return [
-    { name: "Producer", about: "wire to Kinesis", rows: rowsOf(producer, PRODUCER) },
-    { name: "Archive", about: "Kinesis to the lake", rows: rowsOf(archive, ARCHIVE) },
-    { name: "Signals", about: "bars to decisions", rows: rowsOf(signals, SIGNALS) },
-  ];
+  const told = ledger.stages as Record<string, StageNumbers | null> | undefined;
+  return STAGES.map(({ id, name, about, more }) => ({
+    name,
+    about,
+    row: ledger.balance?.find(({ stage }) => stage === id) ?? null,
+    more: wordsOf(told?.[id], more),
+  }));
 }
 
 /** One place where received messages are, of all places. */
@@ -76,8 +72,8 @@ export interface Part {
 }
 
 /**
- * Where the received messages are: the parts add up to `received`, and `balanced` says so. Null
- * while a stage does not answer.
+ * Where the received messages are, of the whole way: the parts add up to `received`, and it is
+ * balanced when none of them is an imbalance. Null while a stage does not answer.
  */
 export function balanceOf(
   ledger: Ledger,
