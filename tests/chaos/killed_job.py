@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,16 @@ class Ledger:
             self.lost or self.twice or self.disordered or self.holes
             or self.wrong or self.undecided or self.unpublished
         )  # fmt: skip
+
+
+def in_time(places: Sequence[str]) -> Iterator[str]:
+    """The places to die at; no further ones after ``RAYTAPE_KILL_MINUTES``, if that is set."""
+    minutes = float(os.environ.get("RAYTAPE_KILL_MINUTES", "inf"))
+    ends = time.monotonic() + 60 * minutes
+    for place in places:
+        if time.monotonic() > ends:
+            return
+        yield place
 
 
 class KilledJob:

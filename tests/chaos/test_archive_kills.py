@@ -16,7 +16,7 @@ import pytest
 
 from tests.chaos.deciding import deciding
 from tests.chaos.jvm import quick_java
-from tests.chaos.killed_job import KilledJob, Ledger
+from tests.chaos.killed_job import KilledJob, Ledger, in_time
 from tests.pipelines.kinesis.deadly import PLACES
 
 LAKE_PLACES = ("before the state", "after the state", "before a table", "after a table")
@@ -49,7 +49,7 @@ def job(kinesis, tmp_path) -> Iterator[Callable[..., KilledJob]]:
 
 def drivers_die(job: KilledJob, places: Sequence[str], *, forget_every: int) -> Ledger:
     """Let the driver die at these places one after the other; the ledger after a quiet run."""
-    for number, place in enumerate(places, start=1):
+    for number, place in enumerate(in_time(places), start=1):
         job.die_at(place)
         if number % forget_every == 0:
             job.forget()
@@ -59,7 +59,7 @@ def drivers_die(job: KilledJob, places: Sequence[str], *, forget_every: int) -> 
 def tasks_die(job: KilledJob, places: Sequence[str]) -> Ledger:
     """Let tasks die at these places while the driver lives; the ledger after a quiet run."""
     job.begun()
-    for place in places:
+    for place in in_time(places):
         job.task_dies_at(place)
     job.kill()
     return job.ledger(job.drained())

@@ -11,7 +11,7 @@ import pytest
 
 from cluster import processes, runtime
 from tests.chaos.deciding import deciding
-from tests.chaos.killed_job import KilledJob
+from tests.chaos.killed_job import KilledJob, in_time
 from tests.pipelines.kinesis.deadly import PLACES
 from tests.running import PORTS, prepared
 
@@ -41,13 +41,14 @@ def job(kinesis, tmp_path: Path) -> Iterator[KilledJob]:
 
 def test_executors_on_ray_killed_reading_shuffling_writing_and_in_their_state_are_clean(job, clean):
     job.begun()
-    for place in TASK_PLACES * EACH:
+    for place in in_time(TASK_PLACES * EACH):
         job.task_dies_at(place)
     job.kill()
     clean(job.ledger(job.drained()))
 
 
 def test_driver_on_ray_killed_before_and_after_each_log_is_clean(job, clean):
-    for place in [p for p in PLACES if p != "read"] + ["before the state"] * (EACH > 1):
+    driver = [place for place in PLACES if place != "read"] + ["before the state"]
+    for place in in_time(driver * EACH):
         job.die_at(place)
     clean(job.ledger(job.drained()))
