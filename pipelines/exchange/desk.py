@@ -12,16 +12,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-
-from pipelines.errors import ConfigError
-from pipelines.events import MAX_NUMBER, Message
+from pipelines.events import MAX_NUMBER, Message, parse_time_ns
 from pipelines.exchange.floor import Floor
 from pipelines.exchange.frames import Batch, Key
 from pipelines.exchange.holdings import Quote
 from pipelines.exchange.market_days import running, sessions_ahead
 from pipelines.exchange.member import Member, name_of
 from pipelines.exchange.orders import ZERO, Event, Order, Ticket
+from pipelines.exchange.paper_file import PaperFile
 from pipelines.exchange.refusals import Refused
 
 _LOG = logging.getLogger(__name__)
@@ -49,16 +47,16 @@ class Desk:
 
     def __init__(self, floor: Floor, *, path: Path | None) -> None:
         self._floor = floor
-        self._path = path
         self._members: dict[str, Member] = {}
         self._ears: dict[str, set[Ears]] = {}
         self._known: dict[Key, Message] = {}
         self._quotes: dict[str, tuple[Message, Quote]] = {}
         self._working: dict[Key, list[str]] = {}
-        self._dirty = self._unwritten = False
-        self._stored: dict[str, Any] = {}
-        if path is not None and path.is_file():
-            self._restore(path)
+        self._changed: set[str] = set()
+        self._unwritten = False
+        self._file = None if path is None else PaperFile(path, market=floor.source.name)
+        if self._file is not None:
+            self._restore(self._file)
 
     def member(self, key: str) -> Member:
         """The trader of a key, opened at the first call."""
@@ -72,7 +70,7 @@ class Desk:
                 shorting=config.shorting,
                 now_ns=self._floor.market_ns(),
             )
-            self._dirty = True
+            self._changed.add(name)
         self._mark(member)
         return member
 
@@ -127,20 +125,40 @@ class Desk:
         self._happened(name_of(key), events)
 
     def advance(self) -> None:
-        """Let time pass: orders expire, worth is noted, the file is written."""
+        """Let time pass: orders expire, worth is noted."""
         now_ns = self._floor.market_ns()
         for name, member in self._members.items():
             self._happened(name, member.account.expire(now_ns))
             self._mark(member)
             member.look(now_ns)
-        if self._dirty:
-            self._save()
+
+    def saving(self) -> Callable[[], None] | None:
+        """What writes the accounts that changed, in any thread; ``None`` when there are none."""
+        file, names = self._file, tuple(self._changed)
+        self._changed.clear()
+        if file is None or not names:
+            return None
+        changed = {name: self._members[name].still() for name in names}
+
+        def save() -> None:
+            try:
+                file.write(changed)
+            except OSError as error:
+                self._changed.update(names)
+                if not self._unwritten:
+                    _LOG.error("paper accounts are not written, and lost if this ends: %s", error)
+                self._unwritten = True
+            else:
+                self._unwritten = False
+
+        return save
 
     def close(self) -> None:
         """Write the file for the last time, and look at nothing any more."""
         self._floor.listeners.discard(self)
-        if self._members:
-            self._save()
+        self._changed.update(self._members)
+        if (save := self.saving()) is not None:
+            save()
 
     def offer(self, batch: Batch) -> None:
         """See what was published."""
@@ -199,16 +217,23 @@ class Desk:
                           code=42210000)  # fmt: skip
         closes_ns = session[1] if session else sessions_ahead(floor.source, now_ns)[0][1]
         trading = session is not None and not self._halted(symbol)
+        # What was quoted before the opening, or before a halt, is no price of now.
+        since_ns = 0 if session is None else max(session[0], self._resumed_ns(symbol))
+        current = message is not None and _time(message) >= since_ns
         return {
             "now_ns": now_ns,
             "closes_ns": closes_ns,
-            "quote": quote if trading else None,
+            "quote": quote if trading and current else None,
             "price": price,
         }
 
     def _halted(self, symbol: str) -> bool:
         status = self._floor.last.get(("statuses", symbol))
         return status is not None and status.get("sc") in _HALTED
+
+    def _resumed_ns(self, symbol: str) -> int:
+        status = self._floor.last.get(("statuses", symbol))
+        return 0 if status is None else _time(status)
 
     def _last(self, channel: str, symbol: str) -> Message | None:
         return self._floor.last.get((channel, symbol)) or self._known.get((channel, symbol))
@@ -243,7 +268,7 @@ class Desk:
             for ears in tuple(self._ears.get(name, ())):
                 ears(event)
         if told:
-            self._dirty = True
+            self._changed.add(name)
             self._watch()
 
     def _watch(self) -> None:
@@ -260,38 +285,14 @@ class Desk:
         if working:
             self._floor.listeners.add(self)
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, file: PaperFile) -> None:
+        shorting = self._floor.config.shorting
         try:
-            self._stored = dict(orjson.loads(path.read_bytes()))
-            shorting = self._floor.config.shorting
-            for name, plain in self._stored.get(self._floor.source.name, {}).items():
+            for name, plain in file.accounts.items():
                 self._members[name] = Member.from_dict(name, plain, shorting=shorting)
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-            raise ConfigError(
-                f"paper accounts {path}: cannot be read ({error!r}); remove it to begin anew"
-            ) from error
+            raise file.refused(error) from error
         self._watch()
-
-    def _save(self) -> None:
-        self._dirty = False
-        if self._path is None:
-            return
-        try:
-            self._write(self._path)
-            self._unwritten = False
-        except OSError as error:
-            self._dirty = True
-            if not self._unwritten:
-                _LOG.error("paper accounts are not written, and lost if this ends: %s", error)
-            self._unwritten = True
-
-    def _write(self, path: Path) -> None:
-        mine = {name: member.to_dict() for name, member in self._members.items()}
-        self._stored[self._floor.source.name] = mine  # accounts in other markets stay as they are
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_bytes(orjson.dumps(self._stored))
-        fresh.replace(path)
 
 
 def _auction(conditions: object) -> Literal["opg", "cls"] | None:
@@ -306,6 +307,14 @@ def _auction(conditions: object) -> Literal["opg", "cls"] | None:
         if "6" in conditions:
             return "cls"
     return None
+
+
+def _time(message: Message) -> int:
+    """The time of a message that was published; 0 when it bears none."""
+    try:
+        return parse_time_ns(message["t"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        return 0
 
 
 def _side(price: object, size: object) -> tuple[Decimal, Decimal]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from hashlib import sha256
@@ -96,7 +96,7 @@ class Member:
         order = event.order
         self.fills.append(
             Fill(
-                str(uuid4()), order.id, order.ticket.symbol, order.ticket.side, event.at_ns,
+                event.id, order.id, order.ticket.symbol, order.ticket.side, event.at_ns,
                 event.price, event.qty, order.filled_qty,
                 max(ZERO, order.left(event.price)), order.status,
             )
@@ -116,21 +116,34 @@ class Member:
         """The fills of a symbol since midnight."""
         return (f for f in self.fills if f.symbol == symbol and f.at_ns >= self.day_ns)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON types."""
+    def still(self) -> Callable[[], dict[str, Any]]:
+        """All of it at this moment; what makes JSON types of it may run at leisure, elsewhere."""
         account = self.account
-        return {
-            "cash": str(account.cash),
-            "positions": {s: [str(p.qty), str(p.cost)] for s, p in account.positions.items()},
-            "marks": {s: str(p) for s, p in account.marks.items()},
-            "orders": [_plain(order) for order in account.orders.values()],
+        cash, positions, marks = account.cash, dict(account.positions), dict(account.marks)
+        orders, fills, points = list(account.orders.values()), list(self.fills), list(self.points)
+        more = {
             "created_ns": self.created_ns,
             "begin_usd": str(self.begin_usd),
             "last_equity": str(self.last_equity),
             "day_ns": self.day_ns,
-            "fills": [_plain(fill) for fill in self.fills],
-            "points": [[ns, str(usd)] for ns, usd in self.points],
         }
+
+        def to_dict() -> dict[str, Any]:
+            return {
+                "cash": str(cash),
+                "positions": {s: [str(p.qty), str(p.cost)] for s, p in positions.items()},
+                "marks": {s: str(p) for s, p in marks.items()},
+                "orders": [_plain(order) for order in orders],
+                **more,
+                "fills": [_plain(fill) for fill in fills],
+                "points": [[ns, str(usd)] for ns, usd in points],
+            }
+
+        return to_dict
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as JSON types."""
+        return self.still()()
 
     @classmethod
     def from_dict(cls, name: str, plain: Mapping[str, Any], *, shorting: bool) -> Member:

@@ -292,6 +292,7 @@ class Event:
         price: Of a fill, USD a share.
         qty: Of a fill, shares.
         position_qty: Shares of the symbol afterwards, negative if short; of a fill.
+        id: Its UUID, the same for everyone who is told of it.
     """
 
     name: EventName
@@ -300,3 +301,4 @@ class Event:
     price: Decimal | None = None
     qty: Decimal | None = None
     position_qty: Decimal | None = None
+    id: str = ""

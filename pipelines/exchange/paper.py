@@ -8,21 +8,20 @@ read or sent here, and no clock is asked.
   then by time. Each account has the book for itself.
 * A stop is set off by the quote (a sale by a bid at or below it, a buy by an ask at or above it).
 * ``opg`` and ``cls`` orders fill at the auction's print and nowhere else.
-* Cash never becomes negative. A buy sets its cost aside when it is placed; when the price has run
-  away by then, it fills as far as the cash goes (a sale: the shares); the rest is canceled.
-* What the account does not have can be sold only where shorting is allowed: half of its value is
-  set aside beside the proceeds (Regulation T).
+* When the price has run away from what a buy set aside, it fills as far as the cash goes (a sale:
+  the shares); the rest is canceled. What may be placed at all says :mod:`.commitments`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 from typing import Literal
 
 from pipelines.events import DAY_NS
-from pipelines.exchange.holdings import Book, Holdings, Position, Quote, plain
+from pipelines.exchange.commitments import Commitments
+from pipelines.exchange.holdings import Book, Quote
 from pipelines.exchange.orders import (
     SHARE,
     ZERO,
@@ -38,59 +37,24 @@ from pipelines.exchange.refusals import Refused
 GTC_NS = 90 * DAY_NS
 """How long an order is good till canceled, as the vendor has it."""
 
-_SHORT_MARGIN = Decimal("1.5")
 _ENDS: dict[Status, EventName] = {
     "canceled": "canceled", "expired": "expired", "replaced": "replaced", "rejected": "rejected",
 }  # fmt: skip
-_CLOSED_KEPT = 1000
-_LEAST_NOTIONAL = 1
 
 
-class PaperAccount(Holdings):
+class PaperAccount(Commitments):
     """The account.
 
     Args:
         cash: What it begins with, USD.
         shorting: Whether it may sell what it does not have.
-        new_id: Makes the id of an order.
+        new_id: Makes the ids of orders and events.
     """
 
     def __init__(self, *, cash: Decimal, shorting: bool, new_id: Callable[[], str]) -> None:
-        super().__init__(cash)
-        self.shorting = shorting
-        self.orders: dict[str, Order] = {}
-        self._open: dict[str, Order] = {}
-        self._by_client_id: dict[str, str] = {}
+        super().__init__(cash, shorting=shorting)
         self._books: dict[str, Book] = {}
         self._new_id = new_id
-
-    @property
-    def open_orders(self) -> Iterable[Order]:
-        """The orders that may still fill, oldest first."""
-        return self._open.values()
-
-    def by_client_id(self, client_order_id: str) -> Order | None:
-        """The order of a client's own name."""
-        found = self._by_client_id.get(client_order_id)
-        return None if found is None else self.orders.get(found)
-
-    def held(self, symbol: str) -> Decimal:
-        """Shares of a long position that open sales will take."""
-        return sum(
-            (o.left(o.reserve_price) for o in self._open.values()
-             if o.ticket.symbol == symbol and o.ticket.side == "sell" and not o.opens_short),
-            ZERO,
-        )  # fmt: skip
-
-    @property
-    def reserved_usd(self) -> Decimal:
-        """What is set aside for open orders, USD."""
-        return sum((o.reserved_usd for o in self._open.values()), ZERO)
-
-    @property
-    def buying_power(self) -> Decimal:
-        """What a new order may cost, USD."""
-        return max(ZERO, self.cash - self.reserved_usd + _SHORT_MARGIN * self.short_value)
 
     def submit(
         self,
@@ -142,7 +106,7 @@ class PaperAccount(Holdings):
         client_id = ticket.client_order_id
         if client_id in self._by_client_id:
             raise Refused(422, "client_order_id must be unique", code=40010001)
-        fresh = replace(self._made(ticket, now_ns, closes_ns, price), replaces=old.id)
+        fresh = _heir(old, self._made(ticket, now_ns, closes_ns, price))
         del self._open[old.id]
         try:
             self._afford(fresh)
@@ -204,50 +168,12 @@ class PaperAccount(Holdings):
             opens_short=short,
         )
 
-    def _afford(self, order: Order) -> None:
-        """Refuse an order that the account cannot pay for or deliver."""
-        ticket, symbol = order.ticket, order.ticket.symbol
-        have, wanted = self.position_qty(symbol), order.left(order.reserve_price)
-        cost = ticket.notional or wanted * order.reserve_price
-        if ticket.notional is not None and ticket.notional < _LEAST_NOTIONAL:
-            raise Refused(403, "cost basis must be >= minimal amount of order 1", code=40310000)
-        if ticket.side == "sell":
-            if have > 0 or not self.shorting:
-                self._deliverable(symbol, have, wanted)
-                return
-            if wanted != wanted.to_integral_value() or ticket.notional is not None:
-                raise Refused(422, "fractional orders cannot be sold short", code=42210000)
-            cost /= 2
-        power = self.buying_power
-        if ticket.side == "buy" and have < 0 and wanted <= -have:
-            power = max(ZERO, self.cash - self.reserved_usd)  # it closes a short position
-        if cost > power:
-            raise Refused(
-                403, "insufficient buying power", code=40310000,
-                buying_power=plain(power), cost_basis=plain(cost),
-            )  # fmt: skip
-
-    def _deliverable(self, symbol: str, have: Decimal, wanted: Decimal) -> None:
-        held = self.held(symbol)
-        available = max(ZERO, have - held)
-        if wanted > available:
-            raise Refused(
-                403,
-                f"insufficient qty available for order (requested: {plain(wanted)}, "
-                f"available: {plain(available)})",
-                code=40310000,
-                available=plain(available),
-                existing_qty=plain(have),
-                held_for_orders=plain(held),
-                symbol=symbol,
-            )
-
     def _place(self, order: Order, quote: Quote | None, now_ns: int) -> list[Event]:
         self._keep(order)
         assert order.ticket.client_order_id is not None  # noqa: S101 (see _made)
         self._by_client_id[order.ticket.client_order_id] = order.id
         if quote is None or order.ticket.force in ("opg", "cls"):
-            return [Event("accepted", order, now_ns)]
+            return [self._event("accepted", order, now_ns)]
         book = self._books.get(order.ticket.symbol)
         if book is None or book.quote is not quote:
             self._books[order.ticket.symbol] = Book(quote)
@@ -276,7 +202,7 @@ class PaperAccount(Holdings):
         if order.status != "accepted":
             return []
         fresh = self._keep(replace(order, status="new", updated_ns=max(at_ns, order.updated_ns)))
-        return [Event("new", fresh, fresh.updated_ns)]
+        return [self._event("new", fresh, fresh.updated_ns)]
 
     def _watch(self, order: Order, quote: Quote) -> None:
         """Let a stop see the quote."""
@@ -321,17 +247,6 @@ class PaperAccount(Holdings):
             events.append(self._end(order, "canceled" if order.filled_qty else "rejected", at_ns))
         return events
 
-    def _affordable(self, order: Order, price: Decimal) -> Decimal:
-        """Shares that there is cash for, or that are there, beside what is set aside for others."""
-        symbol = order.ticket.symbol
-        if order.ticket.side == "sell":
-            others = self.held(symbol) - order.left(order.reserve_price)
-            return order.left(price) if order.opens_short else self.position_qty(symbol) - others
-        free = self.cash - (self.reserved_usd - order.reserved_usd)
-        if self.position_qty(symbol) >= 0:
-            free += _SHORT_MARGIN * self.short_value
-        return max(ZERO, free) / price
-
     def _filled(self, order: Order, qty: Decimal, price: Decimal, at_ns: int) -> Event:
         symbol, at_ns = order.ticket.symbol, max(at_ns, order.updated_ns)
         signed = qty if order.ticket.side == "buy" else -qty
@@ -347,45 +262,23 @@ class PaperAccount(Holdings):
         if order.left(price) <= 0:
             name, order = "fill", replace(order, status="filled", ended_ns=at_ns)
         self._keep(order)
-        return Event(name, order, at_ns, price, qty, position_qty)
+        return self._event(name, order, at_ns, price=price, qty=qty, position_qty=position_qty)
 
     def _end(self, order: Order, status: Status, at_ns: int) -> Event:
         at_ns = max(at_ns, order.updated_ns)
         order = self._keep(replace(order, status=status, updated_ns=at_ns, ended_ns=at_ns))
-        return Event(_ENDS[status], order, at_ns)
+        return self._event(_ENDS[status], order, at_ns)
 
-    def _keep(self, order: Order) -> Order:
-        self.orders[order.id] = order
-        if order.is_open:
-            self._open[order.id] = order
-        else:
-            self._open.pop(order.id, None)
-            self._forget()
-        return order
+    def _event(self, name: EventName, order: Order, at_ns: int, **fill: Decimal) -> Event:
+        return Event(name, order, at_ns, id=self._new_id(), **fill)
 
-    def _forget(self) -> None:
-        """Drop the oldest closed orders beyond what is kept."""
-        if len(self.orders) > len(self._open) + _CLOSED_KEPT:
-            oldest = next(o for o in self.orders.values() if not o.is_open)
-            del self.orders[oldest.id]
-            self._by_client_id.pop(oldest.ticket.client_order_id or "", None)
 
-    def _must_be_open(self, order_id: str) -> Order:
-        order = self.orders.get(order_id)
-        if order is None:
-            raise Refused(404, f"order not found for {order_id}", code=40410000)
-        if not order.is_open:
-            raise Refused(422, f'order is already in "{order.status}" state', code=42210000)
-        return order
-
-    def restore(
-        self, *, cash: Decimal, positions: Mapping[str, Position], orders: Iterable[Order]
-    ) -> None:
-        """Take the state of an earlier run."""
-        self.cash, self.positions = cash, dict(positions)
-        for order in orders:
-            self._keep(order)
-            self._by_client_id[order.ticket.client_order_id or order.id] = order.id
+def _heir(old: Order, fresh: Order) -> Order:
+    """The order that takes the place of another; what its stop has seen, it has seen."""
+    fresh = replace(fresh, replaces=old.id)
+    if fresh.ticket.stop_price != old.ticket.stop_price:
+        return fresh  # another stop, which nothing has set off yet
+    return replace(fresh, triggered=old.triggered, best_price=old.best_price)
 
 
 def _priority(order: Order) -> tuple[int, Decimal, int]:

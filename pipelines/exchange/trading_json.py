@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import uuid4
 
 from pipelines.events import SECOND_NS, format_time_ns
 from pipelines.exchange.holdings import plain
@@ -70,7 +69,7 @@ def update_json(event: Event) -> dict[str, Any]:
     """An event as the trading stream tells it."""
     data: dict[str, Any] = {
         "event": event.name,
-        "execution_id": str(uuid4()),
+        "execution_id": event.id,
         "order": order_json(event.order),
         "timestamp": format_time_ns(event.at_ns),
     }

@@ -224,6 +224,16 @@ async def close_position(request: web.Request) -> web.Response:
         raise Refused(422, "only one of qty or percentage is accepted", code=42210000)
     if percentage is not None:
         qty = have * percentage / 100 // SHARE * SHARE
+        if not qty:
+            raise Refused(
+                422, f"percentage {plain(percentage)} of {plain(have)} shares is less than the "
+                f"smallest part of a share, {plain(SHARE)}", code=42210000,
+            )  # fmt: skip
+    if qty is not None and qty > have:
+        raise Refused(
+            403, f"insufficient qty available for order (requested: {plain(qty)}, available: "
+            f"{plain(have)})", code=40310000, existing_qty=plain(have), symbol=symbol,
+        )  # fmt: skip
     return answer(order_json(await _close(request, member, symbol, qty or have)))
 
 

@@ -48,6 +48,8 @@ async def _start(app: web.Application) -> None:
 async def _pass_time(desk: Desk) -> None:
     while True:
         desk.advance()
+        if (save := desk.saving()) is not None:
+            await asyncio.to_thread(save)
         await asyncio.sleep(_LOOK_S)
 
 

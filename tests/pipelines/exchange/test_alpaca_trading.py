@@ -164,6 +164,11 @@ def test_positions_are_closed_in_part_and_all(traded: Traded) -> None:
     traded.done(client.close_position("SPY", ClosePositionRequest(percentage="50")))
     traded.done(client.close_position("SPY", ClosePositionRequest(qty="1")))
     assert client.get_open_position("SPY").qty == "4"
+    nothing, too_much = {"percentage": "0.000000001"}, {"qty": "9"}
+    for part, words in ((nothing, "smallest part"), (too_much, "insufficient")):
+        with pytest.raises(APIError, match=words):
+            client.close_position("SPY", ClosePositionRequest(**part))
+    assert client.get_open_position("SPY").qty == "4"
     held = client.submit_order(_limit(4, 5000.0, SELL))
     failed = client.close_all_positions()
     assert [(r.status, r.body.code) for r in failed] == [(403, 40310000)]

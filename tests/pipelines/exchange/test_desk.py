@@ -7,14 +7,17 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, format_time_ns
 from pipelines.exchange.desk import Desk
 from pipelines.exchange.floor import Floor
+from pipelines.exchange.market_days import running
 from pipelines.exchange.orders import Event, Ticket
 from pipelines.exchange.refusals import Refused
+from pipelines.exchange.trading_json import update_json
 from tests.pipelines.exchange.conftest import SMALL
 
 CONFIG = replace(SMALL, open_on="start", speed=1.0)
@@ -43,6 +46,10 @@ class Place:
         while self.floor.publish_due():
             pass
         self.desk.advance()
+
+    def save(self) -> None:
+        if (save := self.desk.saving()) is not None:
+            save()
 
     def order(self, **body: Any) -> Any:
         defaults = {"symbol": "SPY", "side": "buy", "type": "market", "time_in_force": "day"}
@@ -156,9 +163,66 @@ def test_desk_file_that_cannot_be_written_is_told_once_and_stops_nothing(
     place = Place(tmp_path / "paper.json")
     place.play(1)
     place.order()
-    place.desk.advance()
-    place.desk.advance()
+    place.save()
+    place.save()
     assert caplog.text.count("are not written") == 1
     (tmp_path / "paper.json.new").rmdir()
-    place.desk.advance()
+    place.save()
     assert (tmp_path / "paper.json").is_file()
+
+
+def test_desk_saves_the_accounts_that_changed_and_nothing_twice(tmp_path: Path) -> None:
+    path = tmp_path / "paper.json"
+    place = Place(path)
+    place.play(1)
+    place.order()
+    place.desk.member("another")
+    save = place.desk.saving()
+    assert save is not None
+    place.order()  # while it waits to be written
+    save()
+    assert place.desk.saving() is not None
+    assert place.desk.saving() is None
+    kept = orjson.loads(path.read_bytes())[place.floor.source.name]
+    assert sorted(len(account["fills"]) for account in kept.values()) == [0, 1]
+    other = Place(path, seed=8)
+    other.desk.member("key")
+    other.save()
+    assert orjson.loads(path.read_bytes()).keys() == {place.floor.source.name,
+                                                      other.floor.source.name}  # fmt: skip
+
+
+def test_desk_order_at_the_open_waits_for_the_first_quote_of_the_session() -> None:
+    place = Place(max_minutes=None)
+    place.play(389.999)
+    place.clock.ns += MINUTE_NS // 100  # the next session runs, nothing of it is published yet
+    opens = place.floor.source.playable()[1][0]
+    assert place.floor.latest_ns < opens
+    assert running(place.floor) is not None
+    order = place.order()
+    assert place.names == ["accepted"]
+    place.play(1)
+    assert place.names == ["accepted", "new", "fill"]
+    filled = place.desk.member("key").account.orders[order.id]
+    assert opens < filled.updated_ns < opens + MINUTE_NS
+
+
+def test_desk_order_after_a_halt_waits_for_the_first_quote_behind_it(place: Place) -> None:
+    place.say(T="s", S="SPY", sc="H", sm="", rc="", rm="", z="B")
+    place.play(0.01)
+    place.say(T="s", S="SPY", sc="T", sm="", rc="", rm="", z="B")
+    place.order()
+    assert place.names == ["accepted"]
+
+
+def test_desk_event_has_one_id_whoever_hears_of_it(place: Place) -> None:
+    heard: list[Event] = []
+    place.desk.listen("key", heard.append)
+    place.order()
+    first, second = (
+        [update_json(e)["data"]["execution_id"] for e in ears] for ears in (heard, place.events)
+    )
+    assert first == second
+    assert len(set(first)) == 2
+    (fill,) = place.desk.member("key").fills
+    assert fill.id == first[-1]

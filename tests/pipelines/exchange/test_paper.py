@@ -213,6 +213,39 @@ def test_replace_ends_the_old_order_and_places_the_new(trader: Trader) -> None:
         trader.account.cancel(old.id, now_ns=10)
 
 
+def _replaced(trader: Trader, old: Order, **body: Any) -> Order:
+    fresh, _ = trader.account.replace(
+        old.id, _ticket(**body), now_ns=trader.now + 1, closes_ns=CLOSE, quote=trader.quote,
+        price=trader.quote.ask,
+    )  # fmt: skip
+    return trader.account.orders[fresh.id]
+
+
+def test_replace_keeps_what_a_stop_has_seen(trader: Trader) -> None:
+    trader.order(qty=20)
+    both = {"side": "sell", "type": "stop_limit", "stop_price": 95}
+    set_off = trader.order(qty=5, limit_price=120, **both)
+    trader.see(_quote("94", "94.1"))
+    trader.see(_quote("99", "99.1"))
+    fresh = _replaced(trader, set_off, qty=5, limit_price=98, **both)
+    assert fresh.status == "filled"
+    trailing = {"side": "sell", "type": "trailing_stop"}
+    follows = trader.order(qty=5, trail_price=10, **trailing)
+    trader.see(_quote("105", "106"))
+    trader.see(_quote("99", "100"))
+    assert _replaced(trader, follows, qty=5, trail_price=8, **trailing).best_price == 105
+
+
+def test_replace_of_the_stop_itself_begins_anew(trader: Trader) -> None:
+    trader.order(qty=20)
+    both = {"side": "sell", "type": "stop_limit", "limit_price": 120, "qty": 5}
+    set_off = trader.order(stop_price=95, **both)
+    trader.see(_quote("94", "94.1"))
+    trader.see(_quote("99", "99.1"))
+    assert trader.account.orders[set_off.id].triggered
+    assert not _replaced(trader, set_off, stop_price=90, **both).triggered
+
+
 def test_replace_that_cannot_be_paid_leaves_the_old_order(trader: Trader) -> None:
     old = trader.order(qty=1, type="limit", limit_price=50)
     with pytest.raises(Refused, match="buying power"):
