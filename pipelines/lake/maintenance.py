@@ -1,10 +1,11 @@
 """Keeps the lake small: few files in each day, no dead ones, a short log.
 
 Streaming writes a small file per table and batch, and replaces the archive's bookkeeping each time.
-A pass joins a day's small files when there are many, each joined file sorted like any other; drops
-the days that a table need not keep; deletes files that no version younger than the retention names,
-and orphans that no commit ever named; and cuts the logs. It is bounded in time and memory, and
-whatever another commit gets in the way of is left to the next pass. Readers are not disturbed: they
+A pass joins each day's small files until they are few, each joined file sorted like any other;
+drops the days that a table need not keep; deletes files that no version younger than the retention
+names, and orphans that no commit ever named; and cuts the logs. It is bounded in time and memory:
+one that runs out of time is continued by the next at the table that it had come to, and whatever
+another commit gets in the way of is left to the next pass. Readers are not disturbed: they
 finish on the version they began with. Writers are not either: a commit that adds files and one that
 joins others both hold.
 """
@@ -87,6 +88,7 @@ class Maintenance:
         self._tables = tuple(tables)
         self._monotonic = monotonic
         self._generation = 0
+        self._first = 0  # of the tables, in the next pass
         self._stats: dict[str, Any] = {
             "passes": 0, "compacted_files": 0, "vacuumed_files": 0, "dropped_days": 0, "skipped": 0,
         }  # fmt: skip
@@ -113,37 +115,50 @@ class Maintenance:
             Fenced: A newer driver does this now.
         """
         deadline = self._monotonic() + self._limits.pass_s
-        for name in self._tables:
+
+        def over() -> bool:
+            return stopped() or self._monotonic() > deadline
+
+        for _ in self._tables:
+            name = self._tables[self._first]
             for step in (self._drop_days, self._compact, self._vacuum, self._cut_log):
-                if stopped() or self._monotonic() > deadline:
-                    return
-                try:
-                    step(name, *self._writer.owned(name, query=QUERY, generation=self._generation))
-                except Fenced:
-                    raise
-                except (DeltaError, LakeError, OSError) as error:
-                    self._stats["skipped"] += 1
-                    _log.warning("%s%s waits for the next pass: %s", name, step.__name__, error)
+                while not over() and self._do(step, name):
+                    pass
+            if over():
+                return
+            self._first = (self._first + 1) % len(self._tables)
         self._stats["passes"] += 1
 
-    def _drop_days(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
+    def _do(self, step: Callable[[str, DeltaTable, CommitProperties], bool], name: str) -> bool:
+        """One step at one table; whether there may be more of it to do at once."""
+        try:
+            return step(name, *self._writer.owned(name, query=QUERY, generation=self._generation))
+        except Fenced:
+            raise
+        except (DeltaError, LakeError, OSError) as error:
+            self._stats["skipped"] += 1
+            _log.warning("%s%s waits for the next pass: %s", name, step.__name__, error)
+            return False
+
+    def _drop_days(self, name: str, table: DeltaTable, commit: CommitProperties) -> bool:
         days = self._limits.keep_days.get(name)
         if days is None:
-            return
+            return False
         held = {date.fromisoformat(file[_DAY]) for file in _files(table)}
         oldest = max(held, default=date.max) - timedelta(days - 1)
         old = sorted(day for day in held if day < oldest)
         if not old:
-            return
+            return False
         table.delete(f"{PARTITION} < '{oldest.isoformat()}'", commit_properties=commit)
         self._stats["dropped_days"] += len(old)
         _log.info("%s: %d days dropped, from %s", name, len(old), old[0])
+        return False
 
-    def _compact(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
-        # The day with the most files; the others follow in the next passes, so that each is short.
+    def _compact(self, name: str, table: DeltaTable, commit: CommitProperties) -> bool:
+        # Of the day with the most files; the others follow, as long as there is time.
         files = self._crowded_day(table)
         if not files:
-            return
+            return False
         rows = read_files(
             self._writer.uri, known_table(name), [file["path"] for file in files],
             storage_options=self._writer.storage_options,
@@ -157,6 +172,7 @@ class Maintenance:
         )
         self._stats["compacted_files"] += len(files)
         _log.info("%s of %s: %d files became one", name, files[0][_DAY], len(files))
+        return True
 
     def _crowded_day(self, table: DeltaTable) -> list[dict[str, Any]]:
         """Small files of the day that has the most, oldest first, as many as are joined at once."""
@@ -179,7 +195,7 @@ class Maintenance:
             if rows_so_far <= self._limits.join_rows and size_so_far <= self._limits.target_bytes
         ]
 
-    def _vacuum(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
+    def _vacuum(self, name: str, table: DeltaTable, commit: CommitProperties) -> bool:
         dead: dict[str, Any] = {
             "retention_hours": self._limits.retention_h, "keep_versions": _last_batches(table),
         }  # fmt: skip
@@ -196,13 +212,15 @@ class Maintenance:
             gone = table.vacuum(dry_run=False, commit_properties=commit, **options)
             self._stats["vacuumed_files"] += len(gone)
             _log.info("%s: %d dead files deleted", name, len(gone))
+        return False
 
-    def _cut_log(self, name: str, table: DeltaTable, commit: CommitProperties) -> None:
+    def _cut_log(self, name: str, table: DeltaTable, commit: CommitProperties) -> bool:
         if not LOG_RETENTION.items() <= table.metadata().configuration.items():
             _log.info("%s: its log was kept for longer until now", name)
             table.alter.set_table_properties(LOG_RETENTION, commit_properties=commit)
         table.create_checkpoint()
         table.cleanup_metadata()
+        return False
 
 
 def _files(table: DeltaTable) -> list[dict[str, Any]]:

@@ -43,8 +43,8 @@ _FIELDS: Final = frozenset(
     )
 )  # fmt: skip
 
-_NUMBERS: Final = ("position_fraction", "cash_fraction", "data_age_ms")
-_MAYBE: Final = ("confidence", "value")
+_NUMBERS: Final = ("position_fraction", "cash_fraction")
+_MAYBE: Final = ("confidence", "value", "data_age_ms")
 _BY_ACTION: Final = ("probabilities", "q_values")
 _FILL_NUMBERS: Final = (
     "shares", "price", "open", "bid", "ask", "spread_bps", "notional", "commission", "spread_cost",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -230,7 +231,7 @@ def test_joined_file_is_sorted_and_its_rows_that_sort_alike_keep_their_order(wri
     assert order == sorted(order)
 
 
-def test_join_takes_no_more_rows_at_once_than_its_limit(writer, bars):
+def test_pass_joins_all_there_is_and_no_more_rows_at_once_than_its_limit(writer, bars):
     generation = writer.open_query("q", tables=["bars"])
     for batch in range(12):
         writer.commit(
@@ -238,13 +239,30 @@ def test_join_takes_no_more_rows_at_once_than_its_limit(writer, bars):
         )
     keeper = maintenance(writer, Limits(many_files=2, retention_h=0, join_rows=5))
     keeper.run()
-    assert keeper.stats()["compacted_files"] == 5
-    keeper.run()
-    keeper.run()
+    assert keeper.stats()["compacted_files"] == 10
     assert sorted(
         f.metadata.num_rows for f in LakeQuery(writer.uri).dataset("bars").get_fragments()
     ) == [1, 1, 5, 5]
     assert LakeQuery(writer.uri).dataset("bars").count_rows() == 12
+
+
+def test_pass_that_runs_out_of_time_is_continued_at_the_table_it_had_come_to(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch in range(12):
+        writer.commit(
+            "bars", bars("SPY", batch), query_id="q", batch_id=batch, generation=generation
+        )
+    ticks = itertools.count()
+    keeper = Maintenance(
+        writer, Limits(many_files=2, join_rows=5, pass_s=6), tables=("trades", "bars"),
+        monotonic=lambda: next(ticks),
+    )  # fmt: skip
+    keeper.open()
+    keeper.run()
+    assert (keeper.stats()["passes"], keeper.stats()["compacted_files"]) == (0, 0)
+    for _ in range(9):
+        keeper.run()
+    assert keeper.stats()["compacted_files"] == 10
 
 
 def test_join_of_files_from_before_a_column_was_added_keeps_their_rows(writer, bars, tmp_path):

@@ -177,7 +177,7 @@ def test_decide_with_a_slow_policy_holds_at_the_deadline(policy, client, how):
                 {"probabilities": [0.5, 0.5]},
                 {"probabilities": [0.5, 0.5, None]},
                 {"q_values": {}},
-                {"data_age_ms": None},
+                {"data_age_ms": "old"},
                 {"fills": 5},
                 {"fills": [{}]},
                 {"fills": [None]},
