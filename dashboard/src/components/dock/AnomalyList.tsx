@@ -1,6 +1,7 @@
 "use client";
 
 import { memo, useEffect, useRef } from "react";
+import { walkRows } from "@/components/ui/rows";
 import { Skeleton } from "@/components/ui/skeleton";
 import type { Anomaly } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
@@ -53,10 +54,18 @@ export function AnomalyList({ anomalies, picked, onPick }: Props) {
         <span>Reason</span>
         <span className="text-right">Score</span>
       </div>
-      <ul ref={list} data-testid="anomalies">
-        {anomalies.slice(0, SHOWN).map((anomaly) => {
+      <ul ref={list} data-testid="anomalies" onKeyDown={walkRows}>
+        {anomalies.slice(0, SHOWN).map((anomaly, at) => {
           const id = anomalyId(anomaly);
-          return <AnomalyRow key={id} anomaly={anomaly} picked={id === picked} onPick={onPick} />;
+          return (
+            <AnomalyRow
+              key={id}
+              anomaly={anomaly}
+              first={at === 0}
+              picked={id === picked}
+              onPick={onPick}
+            />
+          );
         })}
       </ul>
     </>
@@ -65,16 +74,19 @@ export function AnomalyList({ anomalies, picked, onPick }: Props) {
 
 interface RowProps {
   anomaly: Anomaly;
+  first: boolean;
   picked: boolean;
   onPick: (anomaly: Anomaly) => void;
 }
 
-const AnomalyRow = memo(function AnomalyRow({ anomaly, picked, onPick }: RowProps) {
+const AnomalyRow = memo(function AnomalyRow({ anomaly, first, picked, onPick }: RowProps) {
   const ms = anomalyTime(anomaly) * 1000;
   return (
     <li data-anomaly={anomalyId(anomaly)}>
       <button
         type="button"
+        data-row
+        tabIndex={first ? 0 : -1}
         aria-pressed={picked}
         aria-label={`Show on the chart: ${anomaly.symbol}, ${anomalyTitle(anomaly.kind)}, ${anomaly.severity}, ${anomaly.reason}`}
         onClick={() => onPick(anomaly)}

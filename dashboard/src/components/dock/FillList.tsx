@@ -1,5 +1,6 @@
 "use client";
 
+import { walkRows } from "@/components/ui/rows";
 import { Skeleton } from "@/components/ui/skeleton";
 import type { Fill } from "@/lib/api/types";
 import { cn } from "@/lib/cn";
@@ -55,16 +56,22 @@ export function FillList({ fills, onPick }: Props) {
           </th>
         </tr>
       </thead>
-      <tbody>
-        {fills.slice(0, SHOWN).map((fill) => (
-          <FillRow key={fillId(fill)} fill={fill} onPick={onPick} />
+      <tbody onKeyDown={walkRows}>
+        {fills.slice(0, SHOWN).map((fill, at) => (
+          <FillRow key={fillId(fill)} fill={fill} first={at === 0} onPick={onPick} />
         ))}
       </tbody>
     </table>
   );
 }
 
-function FillRow({ fill, onPick }: { fill: Fill; onPick: (fill: Fill) => void }) {
+interface RowProps {
+  fill: Fill;
+  first: boolean;
+  onPick: (fill: Fill) => void;
+}
+
+function FillRow({ fill, first, onPick }: RowProps) {
   const { symbol, side, shares, notional, model } = fill;
   const ms = fillTime(fill) * 1000;
   return (
@@ -72,6 +79,8 @@ function FillRow({ fill, onPick }: { fill: Fill; onPick: (fill: Fill) => void })
       <td className={cn(CELL, "pl-4 text-left")}>
         <button
           type="button"
+          data-row
+          tabIndex={first ? 0 : -1}
           onClick={() => onPick(fill)}
           aria-label={`Show the fill of ${symbol} at ${minuteNY(ms)} on the chart`}
           className="text-muted after:absolute after:inset-0"

@@ -39,6 +39,7 @@ export function Popover({ label, count, children }: Props) {
       <button
         ref={button}
         type="button"
+        aria-label={`${label}, ${count} shown`}
         aria-expanded={open}
         aria-controls={open ? id : undefined}
         onClick={() => setOpen(!open)}
