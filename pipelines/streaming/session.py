@@ -23,6 +23,7 @@ from typing import Any
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
+from pipelines.errors import PartFailed
 from pipelines.kinesis.source import KinesisDataSource
 
 log = logging.getLogger(__name__)
@@ -163,6 +164,7 @@ def open_session(config: SparkConfig) -> SparkSession:
     must have opened the JDK's packages before Ray started.
 
     Raises:
+        PartFailed: Spark did not start; the message says what it said.
         RuntimeError: This process has a session already.
     """
     if SparkContext._active_spark_context is not None:
@@ -178,14 +180,30 @@ def open_session(config: SparkConfig) -> SparkSession:
     os.environ["SPARK_LOCAL_IP"] = config.ui_host
     try:
         spark = _raydp(config, conf) if config.master == "raydp" else _plain(config, conf)
+    except Exception as error:
+        failed = PartFailed(
+            f"Spark did not start: {_said(error)}"
+        )  # Java, which ends now, is asked
+        _give_up(config, folder)
+        raise failed from error
     except BaseException:
-        close_session(config)
-        if config.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
+        _give_up(config, folder)
         raise
     spark.sparkContext.setLogLevel("WARN")
     spark.dataSource.register(KinesisDataSource)
     return spark
+
+
+def _give_up(config: SparkConfig, folder: Path) -> None:
+    close_session(config)
+    if config.folder is None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _said(error: Exception) -> str:
+    """The line that says what happened; of an error in Java the one behind where it was called."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    return next((line[2:] for line in lines if line.startswith(": ")), lines[0])
 
 
 def _raydp(config: SparkConfig, conf: Mapping[str, str]) -> SparkSession:

@@ -7,6 +7,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
+from pipelines.errors import PartFailed
 from pipelines.streaming import session
 from pipelines.streaming.session import SparkConfig, close_session, spark_conf
 
@@ -36,6 +37,28 @@ def test_session_begins_without_the_scratch_of_a_driver_that_was_killed(
     monkeypatch.setattr(session, "_plain", lambda *_: MagicMock())
     session.open_session(SparkConfig(master="local[2]", folder=str(tmp_path)))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pools.xml", "warehouse"]
+
+
+def test_open_that_fails_in_java_says_why_after_java_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class JavaError(Exception):
+        gone = False
+
+        def __str__(self) -> str:
+            if self.gone:
+                raise ConnectionRefusedError
+            return "An error occurred while calling x.\n: java.io.IOException: no disk\n\tat y"
+
+    def fail(*_: object) -> None:
+        raise JavaError
+
+    monkeypatch.setattr(session.SparkContext, "_active_spark_context", None)
+    monkeypatch.setattr(session, "_plain", fail)
+    monkeypatch.setattr(session, "close_session", lambda _: setattr(JavaError, "gone", True))
+    with pytest.raises(PartFailed) as caught:
+        session.open_session(SparkConfig(master="local[2]", folder=str(tmp_path)))
+    assert str(caught.value) == "Spark did not start: java.io.IOException: no disk"
 
 
 def test_close_without_a_session_is_harmless() -> None:
