@@ -20,7 +20,7 @@ from cluster.settings import Settings
 from pipelines.errors import ConfigError
 
 FILE = "last.json"
-KEPT = ("replay", "speed", "symbols", "live", "run")
+KEPT = ("replay", "speed", "symbols", "live", "feed", "run")
 
 
 def run_of(settings: Settings, *, now: datetime | None = None) -> str | None:
@@ -38,6 +38,8 @@ def run_of(settings: Settings, *, now: datetime | None = None) -> str | None:
                 f"RAYTAPE_RUN={settings.run!r} has data already ({settings.data_dir}); a replay "
                 "needs a run of its own: choose another name, or leave it out"
             )
+    elif settings.feed == "test" and settings.run is None:
+        return "test"  # by the wall clock, and of no real market: beside nothing else
     elif settings.live and settings.run is None:
         return "live"
     return settings.run

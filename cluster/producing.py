@@ -52,6 +52,7 @@ def config(settings: Settings, index: int = 0) -> ProducerConfig:
         index: Which of the producers that share the symbols.
     """
     first, *others = sources(settings)
+    news = settings.news and settings.feed != "test"  # of a symbol that does not exist
     folder = settings.producer_dir or settings.data_dir / "producer"
     if index > 0:
         folder = folder.with_name(f"{folder.name}-{index}")
@@ -64,12 +65,12 @@ def config(settings: Settings, index: int = 0) -> ProducerConfig:
         symbols=settings.symbols,
         channels=settings.channels,
         channel_symbols=settings.channel_symbols,
-        news_url=f"{stream_address(settings)}/v1beta1/news" if settings.news else None,
+        news_url=f"{stream_address(settings)}/v1beta1/news" if news else None,
         index=index,
         producers=settings.producers,
         lock_dir=settings.lock_dir or Path(tempfile.gettempdir()) / "raytape-locks",
         codec=settings.codec,
-        clock_url=None if settings.live else f"{settings.exchange_url}/raytape/clock",
+        clock_url=None if settings.wall_clock else f"{settings.exchange_url}/raytape/clock",
         state_path=(folder / "state.json").resolve(),
         batch_ms=settings.batch_ms,
         spill_at=settings.spill_at,

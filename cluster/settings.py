@@ -8,13 +8,15 @@ frozen configurations made from here and never look at the environment.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+import pydantic
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from pipelines.errors import ConfigError
 from pipelines.exchange.config import DEFAULT_SYMBOLS
+from pipelines.exchange.fakepaca import SYMBOL as TEST_SYMBOL
 
 
 class Settings(BaseSettings):
@@ -261,6 +263,14 @@ class Settings(BaseSettings):
     ray_cpus: int = Field(8, gt=3, description="Logical CPUs; parts take fractions of them.")
     ray_object_store_mb: int = Field(192, ge=80, description="Ray's object store.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _test_feed(cls, given: Any) -> Any:
+        """The test feed has one symbol."""
+        if isinstance(given, dict) and given.get("feed") == "test" and not given.get("symbols"):
+            return {**given, "symbols": (TEST_SYMBOL,)}
+        return given
+
     @field_validator("symbols", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -297,6 +307,11 @@ class Settings(BaseSettings):
         if value is not None and not value.exists():
             raise ValueError(f"no such file or folder: {value}")
         return value
+
+    @property
+    def wall_clock(self) -> bool:
+        """Whether market time is wall time: at Alpaca, and on the test feed wherever it is."""
+        return self.live or self.feed == "test"
 
     @property
     def data_dir(self) -> Path:
@@ -373,7 +388,7 @@ def load(**overrides: object) -> Settings:
     """
     try:
         return Settings(**{k: v for k, v in overrides.items() if v is not None})  # type: ignore[arg-type]
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         lines = []
         for problem in error.errors():
             name = str(problem["loc"][0])
