@@ -29,6 +29,7 @@ from pipelines.retry import delays
 log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 8_000_000
+_LATEST = {"Type": "LATEST"}
 _IN_USE = frozenset({"ResourceInUseException", "LimitExceededException"})
 
 
@@ -117,7 +118,7 @@ class FanOutCursor:
         self.shard = shard
         self.position = position
         self.closed = False
-        self._next = {"Type": "LATEST"} if latest else _starting(position)
+        self._next = _LATEST if latest else _starting(position)
         self._buffer: deque[RawRecord] = deque()
         self._room = buffer_bytes
         self._behind_ms: int | None = None
@@ -204,8 +205,11 @@ class FanOutCursor:
     def _subscribe(self) -> bool:
         """One subscription, to its end; whether anything came of it."""
         self.subscriptions += 1
+        begin = self._next
+        if begin == _LATEST:  # means now, once; whoever comes back later must not skip anything
+            self._next = _starting(self.position)
         answer = self._client.subscribe_to_shard(
-            ConsumerARN=self._consumer, ShardId=self.shard, StartingPosition=self._next
+            ConsumerARN=self._consumer, ShardId=self.shard, StartingPosition=begin
         )
         self._events = answer["EventStream"]
         came = False

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _CHECK_STREAM_S = 10.0
 _REQUEST_TIMEOUT_S = 5.0
 _LONGEST_WAIT_S = 5.0
+_BEGIN_WAIT_S = 60.0
 
 OpenCursor = Callable[[str, Position, bool], Cursor]
 
@@ -104,6 +105,8 @@ class BatchPlanner:
         self._shards: list[Shard] = []
         self._stale = True
         self._first: Mapping[str, ShardOffset] | None = None
+        self._asked_ms: int | None = None  # when the first end was asked for: what LATEST means
+        self._answered = True  # at once, when it was
         self._finders: dict[str, EndFinder] = {}
         self._stop_at_ms: int | None = None
         self._kept: dict[ShardRange, Sequence[RawRecord]] = {}
@@ -136,7 +139,9 @@ class BatchPlanner:
     def plan(self, start: Mapping[str, Any], limit: Limit) -> dict[str, Any]:
         """The end of the batch that begins at an offset; the offset itself when nothing is new.
 
-        The symbolic begin is answered with the places that it stands for, at least.
+        The symbolic begin is answered with the places that it stands for, at least. ``LATEST`` is
+        the moment of the first call, whenever the service answers: it is waited for, and if it does
+        not come the query fails before anything is logged.
 
         Args:
             start: Offset in JSON form, or the symbolic begin.
@@ -147,11 +152,14 @@ class BatchPlanner:
             StreamReplaced: The stream is another one of the same name.
             StreamError: The service refuses for good.
         """
+        if self._asked_ms is None:
+            self._asked_ms = self._clock_ms()
+        latest = self._begin.kind == LATEST and is_symbolic(start)
         try:
-            places = self._places(start)
+            places = self._awaited(start) if latest else self._places(start)
         except StreamUnavailable as error:
-            if self._stop_at_ms is not None:
-                raise  # "nothing new" would end the query as if it had read everything
+            if self._stop_at_ms is not None or latest:
+                raise  # "nothing new" would end it as if all were read, or be the begin itself
             log.warning("%s: no batch now: %s", self._name, error)
             return dict(start)
         shards = self._readable([shard for shard, place in places.items() if not place.done])
@@ -172,6 +180,19 @@ class BatchPlanner:
         self._newest = StreamOffset(self._name, self._created_ms, ends).to_dict()
         return self._newest
 
+    def _awaited(self, start: Mapping[str, Any]) -> Mapping[str, ShardOffset]:
+        """The places that the begin stands for, as soon as the service tells, within bounds."""
+        deadline = self._monotonic() + _BEGIN_WAIT_S
+        while True:
+            try:
+                return self._places(start)
+            except StreamUnavailable as error:
+                self._answered = False
+                if self._monotonic() >= deadline:
+                    raise
+                log.warning("%s: the query cannot begin yet: %s", self._name, error)
+                self._sleep(1.0)
+
     def _readable(self, shards: list[str]) -> list[str]:
         """Those of the shards whose budget lets them be read, now or in a moment."""
         wait_s = max((self._budget.wait_s(s, now_s=self._monotonic()) for s in shards), default=0)
@@ -191,7 +212,10 @@ class BatchPlanner:
         def look(shard: str) -> Found | None:
             finder, place = self._finder(shard), places[shard]
             latest = (
-                self._first is not None and self._begin.kind == LATEST and place.end.kind == "time"
+                self._first is not None
+                and self._answered
+                and self._begin.kind == LATEST
+                and place.end.kind == "time"
             )
             try:
                 return finder.next_end(listed.get(shard), place, limit, latest=latest)
@@ -270,7 +294,8 @@ class BatchPlanner:
             self._stale = False
         if known is None:
             if self._first is None:
-                first = self._begin.resolve(self._shards, now_ms=self._clock_ms())
+                asked_ms = self._clock_ms() if self._asked_ms is None else self._asked_ms
+                first = self._begin.resolve(self._shards, now_ms=asked_ms)
                 self._first = self._without_lost(first)
             return self._first
         if known.created_ms != self._created_ms or known.stream != self._name:

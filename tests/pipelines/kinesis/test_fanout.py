@@ -105,6 +105,20 @@ def test_cursor_whose_stream_breaks_or_is_in_use_goes_on_without_loss(
     assert found == made
 
 
+def test_cursor_from_latest_that_is_refused_at_first_skips_nothing(
+    server: FanOutServer, cursor: Callable[..., FanOutCursor]
+) -> None:
+    server.fake.put("a", count=5)
+    server.fake.now_ms += 1
+    server.refuses = ["ResourceInUseException"]
+    one = cursor(Position("time", server.fake.now_ms), latest=True)
+    one.page()
+    _until(lambda: not server.refuses)
+    made = server.fake.put("a", count=5)
+    assert _take(one, 5) == made
+    assert server.subscribed[0]["Type"] == "AT_TIMESTAMP"
+
+
 def test_cursor_that_is_refused_for_good_says_so(
     server: FanOutServer, cursor: Callable[..., FanOutCursor]
 ) -> None:

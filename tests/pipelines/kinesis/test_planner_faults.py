@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import DataLoss, StreamError, StreamReplaced
+from pipelines.errors import DataLoss, StreamError, StreamReplaced, StreamUnavailable
 from pipelines.kinesis import service
 from pipelines.kinesis.ends import Limit
 from pipelines.kinesis.offsets import ranges
@@ -45,6 +45,46 @@ def test_plan_while_the_service_is_away_ends_no_query(
     assert query.tick() == []
     fake.failures = []
     assert query.tick() == made
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_from_latest_while_the_service_is_away_begins_when_it_was_asked(
+    fake: Any,
+    refused: Callable[..., Exception],
+    monkeypatch: pytest.MonkeyPatch,
+    native_time: bool,
+) -> None:
+    real, passed = time.monotonic, itertools.count()
+    slow = service.Gate.__init__.__kwdefaults__ | {"clock": lambda: real() + next(passed)}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", slow)
+    fake.put("a", count=5)
+    fake.now_ms += 1
+    made: list[int] = []
+    query = Query(fake, "LATEST", native_time=native_time)
+
+    def meanwhile(seconds: float) -> None:
+        query.seconds += seconds
+        fake.now_ms += 1000
+        made.extend(fake.put("a"))
+
+    query.planner._sleep = meanwhile
+    fake.failures = [refused("InternalFailure", 500) for _ in range(20)]
+    found = query.tick()
+    assert made
+    assert found + query.drain() == made
+
+
+def test_plan_from_latest_of_a_service_that_stays_away_fails_and_logs_nothing(
+    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, passed = time.monotonic, itertools.count()
+    slow = service.Gate.__init__.__kwdefaults__ | {"clock": lambda: real() + next(passed)}
+    monkeypatch.setattr(service.Gate.__init__, "__kwdefaults__", slow)
+    query = Query(fake, "LATEST")
+    fake.failures = [refused("InternalFailure", 500) for _ in range(1000)]
+    with pytest.raises(StreamUnavailable):
+        query.tick()
+    assert query.log == [{"begin": "LATEST", "v": 1}]
 
 
 def test_plan_with_an_expired_iterator_asks_for_another(
