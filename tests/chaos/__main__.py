@@ -78,7 +78,8 @@ def main() -> int:
     chosen = options.k or " or ".join(
         name for number in options.fault or () for name in faults.names_of(number)
     )
-    arguments = ["-m", "chaos and not long" if options.short else "chaos", str(ROOT / "tests")]
+    files = [p for p in (ROOT / "tests").rglob("test_*.py") if "mark.chaos" in p.read_text()]
+    arguments = ["-m", "chaos and not long" if options.short else "chaos", *map(str, files)]
     arguments += ["-p", "no:cacheprovider"]
     arguments += ["-k", chosen] if chosen else []
     arguments += [f"--basetemp={options.basetemp}"] if options.basetemp else []

@@ -234,6 +234,13 @@ stored nor inside a declared gap; *twice* is rows beyond what was sent; *recover
 to the first new row, median / longest. `make chaos` runs all of it; `make chaos ARGS="--fault 22"`
 one fault, `--short` the short forms, `--docs` writes this page. A round is a kill.
 
+Deaths are ordered, not awaited: the job reads from a file where to die, so that each lands where it
+is meant to (`tests/chaos/streaming_job.py` lists the places). Besides rows, the ledger of both
+queries compares every feature with those of a run without faults, wants exactly one signal per bar
+from a policy that never says the same twice, and on `market-signals` what the lake holds.
+`RAYTAPE_KILLS`, `RAYTAPE_RAY_KILLS`, `RAYTAPE_KILL_MINUTES`, `RAYTAPE_SOAK_MINUTES` and
+`RAYTAPE_SOAK_KILL_EVERY_S` make the matrices longer or shorter.
+
 | fault | what happens then |
 |---|---|
 """
