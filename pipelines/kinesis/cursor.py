@@ -21,7 +21,8 @@ from pipelines.kinesis.service import Gate, attempt, naming
 
 MAX_PAGE = 10_000
 _PAGE_BYTES = 8_000_000  # AWS answers with 10 MB at most; an embedded Kinesis knows no bound
-_FIRST_PAGE = 2_000  # records, while their size is unknown
+FIRST_PAGE = 2_000
+"""Records of a cursor's first page: their size is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class ShardCursor:
         self._timeout_s = timeout_s
         self._iterator: str | None = None
         self._skip_before_ms: int | None = None
-        self._fitting = _FIRST_PAGE
+        self._fitting = FIRST_PAGE
         self._seamless = False
 
     def close(self) -> None:
@@ -174,7 +175,7 @@ class ShardCursor:
             self.position = Position("after", int(raw[-1]["SequenceNumber"]))
         if raw:
             mean = sum(len(entry["Data"]) for entry in raw) // len(raw) + 1
-            self._fitting = max(_FIRST_PAGE // 20, min(MAX_PAGE, _PAGE_BYTES // mean))
+            self._fitting = max(FIRST_PAGE // 20, min(MAX_PAGE, _PAGE_BYTES // mean))
         page = Page(
             records,
             answer.get("MillisBehindLatest") or 0,

@@ -4,9 +4,9 @@ No call of Kinesis tells a shard's tip. What is expected to be little is read on
 end: one GetRecords, whose last record is the new end, and the records are at hand, so that nobody
 needs to read them again. Where more is expected, it is asked for what arrived in the last moments
 instead (an iterator AT_TIMESTAMP just behind now): still one GetRecords, and only that moment is
-read twice. A backlog is cut by arrival time, because a shard takes at most 1 MB/s. A limit in
-records, and a service that cannot find a place by time (embedded Kinesis), are read through page
-by page.
+read twice. A backlog is cut by arrival time, because a shard takes at most 1 MB/s; where nothing
+is behind the cut, a closed shard ends at the number that the service lists. A limit in records, and
+a service that cannot find a place by time (embedded Kinesis), are read through page by page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from pipelines.errors import StreamError, StreamUnavailable
-from pipelines.kinesis.cursor import Cursor, Page, RawRecord
+from pipelines.kinesis.cursor import FIRST_PAGE, Cursor, Page, RawRecord
 from pipelines.kinesis.lag import Lag, Pace
 from pipelines.kinesis.offsets import Position, Shard, ShardOffset, share, span_ms
 
@@ -108,6 +108,7 @@ class EndFinder:
         self._tip_at_ms: int | None = None  # when the tip was last reached, our clock
         self._ahead_ms: int | None = None  # the service's clock is at least so far ahead of ours
         self._reads = 0
+        self._most_bytes = float("inf")  # of this batch
         self.stop_at_ms: int | None = None
         self.last_lag = Lag(0, None)
 
@@ -132,13 +133,15 @@ class EndFinder:
             StreamError: The service refused; ``StreamUnavailable`` if it may not later on.
         """
         self._latest = latest and not self._opened
+        self._most_bytes = limit.max_bytes or float("inf")
         self._reads = 0
         try:
-            closed = listed is not None and listed.last is not None
-            if not self._native_time or limit.records is not None or closed:
+            last = None if listed is None else listed.last
+            ends_early = last is not None and self.stop_at_ms is not None
+            if not self._native_time or limit.records is not None or ends_early:
                 found = self._read_on(place, limit)
             else:
-                found = self._find_tip(place, limit)
+                found = self._find_tip(place, limit, last)
         except StreamError:
             self.close()
             raise
@@ -189,8 +192,14 @@ class EndFinder:
             if full or one_page or waiting:
                 return self._found(place, taken, count, ms=self._behind(page, place))
 
-    def _find_tip(self, place: ShardOffset, limit: Limit) -> Found:
-        """The end of the next batch in a shard of a service that can find a place by time."""
+    def _find_tip(self, place: ShardOffset, limit: Limit, last: int | None) -> Found:
+        """The end of the next batch in a shard of a service that can find a place by time.
+
+        Args:
+            place: Where it begins.
+            limit: The most it may hold.
+            last: The ending sequence number of a shard that is closed.
+        """
         if self._expected_bytes() <= max(self._keep_bytes, _LITTLE) or self._ahead_ms is None:
             found = self._read_on(place, limit, one_page=True)
             if found.caught_up or found.place.done:
@@ -204,6 +213,13 @@ class EndFinder:
                 if cut and place.end < Position("after", int(cut[-1].sequence)):
                     behind = max(0, self._service_now_ms() - cut[-1].arrival_ms)
                     return self._found(_through(place, cut), None, None, ms=behind)
+                if page is None and last is not None:  # nobody knows how much is left
+                    return self._read_on(place, limit)
+        elif last is not None and limit.max_bytes is not None:
+            return self._read_on(place, limit)
+        if last is not None:
+            end = replace(place, end=Position("after", last), done=True)
+            return self._found(end, None, None, ms=0)
         probe_ms = self._service_now_ms() - _TIP_WINDOW_MS
         if self.stop_at_ms is not None:
             probe_ms = min(probe_ms, self.stop_at_ms)
@@ -234,10 +250,12 @@ class EndFinder:
         """
         left = 0
         if count is None:
-            expected = self._expected_bytes()
+            expected = min(self._expected_bytes(), self._most_bytes)
             left = 1 + (int(expected // _PAGE_BYTES) if expected < float("inf") else 0)
         elif count and records is None:
-            left = 1 + count // self._fetch_size
+            # The record before the first is read as well, to see that nothing is gone.
+            behind = count + 1 - min(self._fetch_size, FIRST_PAGE)
+            left = 1 + max(0, -(-behind // self._fetch_size))
         lag = Lag() if ms == 0 else (self._pace.lag(ms) if self._pace else Lag(ms, None))
         if ms == 0:
             self._tip_at_ms = self._clock_ms()

@@ -187,6 +187,33 @@ def test_plan_cuts_a_backlog_by_arrival_without_reading_it(fake: Any) -> None:
     assert got == made
 
 
+@pytest.mark.parametrize("limit", [ALL, Limit(max_bytes=10_000_000)])
+def test_plan_of_a_backlog_in_a_closed_shard_is_not_read_on_the_driver(
+    fake: Any, limit: Limit
+) -> None:
+    query = Query(fake)
+    made = fake.put("a")
+    query.tick()
+    for _ in range(25):
+        fake.now_ms += 1000
+        made += fake.put("a", count=60)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    fake.now_ms += 3_600_000
+    made += fake.put("b", count=3)
+    query.restart()
+    sizes, driver = [], []
+    while query.log[-1]["shards"].get("b", {"end": ""})["end"] != f"after:{made[-1]}":
+        query.seconds += 1
+        fake.reads.clear()
+        query.log.append(query.planner.plan(query.log[-1], limit))
+        driver += [count for shard, count in fake.reads if shard == "a"]
+        sizes.append(len(query.read(len(query.log) - 1)))
+    assert sum(driver) <= 50 + 3
+    assert max(sizes) <= (11 * 60 if limit.max_bytes else 1500)
+    assert [s for batch in range(1, len(query.log)) for s in query.read(batch)] == made
+
+
 @pytest.mark.parametrize("native_time", [True, False])
 def test_plan_begins_children_after_their_parent(fake: Any, native_time: bool) -> None:
     query = Query(fake, native_time=native_time)
