@@ -4,7 +4,13 @@ import { type KeyboardEvent, useCallback, useMemo, useRef, useState } from "reac
 import { Skeleton } from "@/components/ui/skeleton";
 import type { Anomaly, BarWindow } from "@/lib/api/types";
 import { gapsOf, inGap } from "@/lib/market/gaps";
-import { useBarHistory, useGaps, useIndicatorHistory, useSignalHistory } from "@/lib/market/hooks";
+import {
+  HISTORY,
+  useBarHistory,
+  useGaps,
+  useIndicatorHistory,
+  useSignalHistory,
+} from "@/lib/market/hooks";
 import { WINDOW_S } from "@/lib/market/windows";
 import { Legend } from "./Legend";
 import { describe } from "./reading";
@@ -24,12 +30,17 @@ export function PriceChart({ symbol, window, studies, anomalies, focus, onPick }
   const container = useRef<HTMLElement>(null);
   const [deepFor, setDeepFor] = useState("");
   const shownKey = `${symbol} ${window}`;
-  const history = useBarHistory(symbol, window, deepFor === shownKey);
+  const deep = deepFor === shownKey;
+  const history = useBarHistory(symbol, window, deep);
   useSignalHistory(symbol);
   useIndicatorHistory(symbol);
   const allGaps = useGaps();
   const gaps = useMemo(() => gapsOf(allGaps, symbol), [allGaps, symbol]);
-  const onStart = useCallback(() => setDeepFor(shownKey), [shownKey]);
+  const more = !deep && (history.data?.length ?? 0) >= HISTORY;
+  const onStart = useCallback(() => {
+    if (more) setDeepFor(shownKey);
+    return more;
+  }, [more, shownKey]);
   const chart = usePriceChart(container, {
     symbol,
     window,

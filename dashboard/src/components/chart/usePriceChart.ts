@@ -28,8 +28,8 @@ interface Input {
   gaps: readonly Gap[];
   focus: Focus | null;
   onPick: (anomalyId: string) => void;
-  /** Older bars are wanted. */
-  onStart: () => void;
+  /** Older bars are wanted; says whether some will come. */
+  onStart: () => boolean;
 }
 
 export interface Reading {
@@ -74,7 +74,7 @@ export function usePriceChart(container: RefObject<HTMLElement | null>, input: I
         read();
       },
       onPick: (id) => latest.current.onPick(id),
-      onStart: () => latest.current.onStart(),
+      onStart: () => void latest.current.onStart(),
     });
     chart.current = made;
     const measure = () => setTops(made.paneTops());
@@ -169,10 +169,10 @@ export function usePriceChart(container: RefObject<HTMLElement | null>, input: I
     if (!tape || !focus || focus === asked.current || focus.symbol !== symbol || !history) return;
     const bar = windowStart(focus.timeS, window);
     const first = tape.candles.all[0]?.time ?? bar;
-    if (first > bar) latest.current.onStart();
-    else asked.current = focus;
+    // Where older bars will come the moment is looked for again among them.
+    if (first <= bar || !latest.current.onStart()) asked.current = focus;
     // On a phone what was pressed lies below the chart.
-    container.current?.scrollIntoView({ block: "nearest" });
+    container.current?.closest("section")?.scrollIntoView({ block: "nearest" });
     point(Math.max(first, bar));
   }, [container, focus, symbol, window, history, point]);
 

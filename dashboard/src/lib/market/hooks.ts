@@ -22,7 +22,8 @@ import { useMarket } from "./context";
 import type { EventKind } from "./events";
 import type { MarketStore, SymbolView } from "./store";
 
-const HISTORY = 500;
+/** Bars that are loaded of a symbol at first. */
+export const HISTORY = 500;
 /** Bars that are loaded when somebody looks further back. */
 export const DEEP_HISTORY = 3000;
 const EVENTS = 200;
