@@ -39,9 +39,15 @@ def readiness(system: Mapping[str, Any], *, synced: bool, age_s: float | None) -
             "streams": dict(streams),
             "producer": producer.get("state") or "unavailable",
             "streaming": streaming.get("state") or "unavailable",
+            "alarms": [_alarm(alarm) for alarm in producer.get("alarms") or ()],
         },
         "reasons": reasons,
     }
+
+
+def _alarm(alarm: Mapping[str, Any]) -> str:
+    """What is wrong though the producer goes on: no reason to use nothing, but to look."""
+    return f"{alarm.get('name')}: {alarm.get('detail')}"
 
 
 def _good(state: str | None, *, finished: bool) -> bool:

@@ -31,7 +31,9 @@ from pipelines.streaming.rows import table_of
 
 Stats = Mapping[str, Any]
 
-CRITICAL: Final = frozenset(("journal_full", "journal_failed", "lost_records", "dead_record"))
+CRITICAL: Final = frozenset(
+    ("journal_full", "journal_failed", "lost_records", "journal_unreadable")
+)
 """Alarms of the producer with which messages are at stake."""
 
 _ALERTS: Final = "alerts"
@@ -106,8 +108,7 @@ class Conditions:
         elif state in _AWAY:
             yield Alarm("disconnected", "warning", "producer", f"{state}: {error}")
         for alarm in producer.get("alarms") or ():
-            name = alarm.get("name") or alarm["alarm"]
-            since_ns = alarm.get("since_ns") or alarm.get("since_wall_ns")
+            name, since_ns = alarm["name"], alarm["since_ns"]
             severity = "critical" if name in CRITICAL else "warning"
             yield Alarm(name, severity, "producer", alarm["detail"], since_ns=since_ns)
 

@@ -22,7 +22,7 @@ def test_platform_whose_parts_all_run_is_ready() -> None:
     assert (answer["status"], answer["reasons"]) == ("ok", [])
     assert answer["parts"] == {
         "feed": "streaming", "streams": {"market-data": "streaming"}, "producer": "streaming",
-        "streaming": "running",
+        "streaming": "running", "alarms": [],
     }  # fmt: skip
 
 
@@ -70,3 +70,11 @@ def test_part_that_only_starts_is_told_apart_from_one_that_failed() -> None:
     failed = {**RUNNING, "producer": {"state": "failed"}}
     assert readiness(starting, synced=True, age_s=0)["status"] == "starting"
     assert readiness(failed, synced=True, age_s=0)["status"] == "unavailable"
+
+
+def test_alarm_of_the_producer_is_told_and_makes_nothing_unready() -> None:
+    alarm = {"name": "spilling", "since_ns": 1, "detail": "messages wait on disk"}
+    producer = {**RUNNING["producer"], "alarms": [alarm]}
+    answer = readiness({**RUNNING, "producer": producer}, synced=True, age_s=1.0)
+    assert answer["status"] == "ok"
+    assert answer["parts"]["alarms"] == ["spilling: messages wait on disk"]
