@@ -25,7 +25,8 @@ from pipelines.exchange.distortions import at_source
 from pipelines.exchange.fakepaca import TestStream
 from pipelines.exchange.fault_entries import load_faults
 from pipelines.exchange.faults import FaultScript
-from pipelines.exchange.frames import EVERYONE, Batch, Key
+from pipelines.exchange.frames import EVERYONE, Batch
+from pipelines.exchange.latest import Latest
 from pipelines.exchange.market import BarSource, Session, remaining
 from pipelines.exchange.playback import Extras, Playback
 from pipelines.exchange.profiles import read_profiles
@@ -191,7 +192,7 @@ class Floor:
         if config.faults is not None:
             self.faults.add(load_faults(config.faults), wall_ns=wall_ns())
         self.rng = Random(config.seed)  # noqa: S311
-        self.last: dict[Key, Message] = {}
+        self.last = Latest()
         self.latest_ns = self.first_ns
         self._test_listeners: set[Listener] = set()
         self._test: TestStream | None = None
@@ -331,7 +332,7 @@ class Floor:
                 return
             batch = altered
         self._hand_out(batch, self.listeners)
-        self.last.update(batch.last_of_each())
+        self.last.update(batch)
         if batch.times_ns:
             ends = MINUTE_NS if batch.keys[-1][0] == "bars" else 0
             self.latest_ns = max(self.latest_ns, batch.times_ns[-1] + ends)

@@ -115,22 +115,24 @@ class Batch:
                 self._packed = [pack(with_timestamps(m)) for m in self.messages]
             else:
                 # One Timestamp for all: making a new one costs as much as packing a message.
-                stamp, out = msgpack.Timestamp(0, 0), []
+                stamp, out, begins = msgpack.Timestamp(0, 0), [], -SECOND_NS
                 for message, ns in zip(self.messages, self.times_ns, strict=True):
-                    text = message.get("t")
+                    if not 0 <= ns - begins < SECOND_NS:
+                        stamp.seconds = ns // SECOND_NS
+                        begins = stamp.seconds * SECOND_NS
+                    stamp.nanoseconds = ns - begins
                     message["t"] = stamp
-                    stamp.seconds, stamp.nanoseconds = divmod(ns, SECOND_NS)
                     out.append(pack(message))
-                    message["t"] = text
+                self._dated = False
                 self._packed = out
         return self._packed
 
-    def last_of_each(self) -> dict[Key, Message]:
-        """The last message of each key, with its time as text."""
-        if self.times_ns is not None:
-            for i in self._last.values():
-                _date(self.messages[i], self.times_ns[i])
-        return {key: self.messages[i] for key, i in self._last.items()}
+    def last_of_each(self) -> dict[Key, tuple[Message, int | None]]:
+        """The last message of each key, with its time if it does not bear it as text."""
+        messages, times = self.messages, self.times_ns
+        if times is None:
+            return {key: (messages[i], None) for key, i in self._last.items()}
+        return {key: (messages[i], times[i]) for key, i in self._last.items()}
 
     def _date(self) -> None:
         """Give each message its time as text, once; a skewed batch dates the same ones anew."""
@@ -138,7 +140,7 @@ class Batch:
             return
         self._dated = True
         for message, ns in zip(self.messages, self.times_ns, strict=True):
-            _date(message, ns)
+            date_message(message, ns)
 
     def parts(self, codec: Codec, wanted: frozenset[Key]) -> list[tuple[bytes, Key]]:
         """The encoded messages of an audience, each with its key."""
@@ -162,7 +164,8 @@ class Batch:
         return cached
 
 
-def _date(message: Message, ns: int) -> None:
+def date_message(message: Message, ns: int) -> None:
+    """Give a message its time as text."""
     if "symbols" in message:  # news
         message["created_at"] = message["updated_at"] = format_time_ns(ns)
     else:
@@ -190,7 +193,13 @@ def packed_frame(parts: Sequence[bytes]) -> bytes:
     >>> packed_frame([b"\x80"])
     b'\x91\x80'
     """
-    head: bytes = msgpack.Packer().pack_array_header(len(parts))
+    count = len(parts)
+    if count < 16:
+        head = bytes((0x90 | count,))
+    elif count < 1 << 16:
+        head = b"\xdc" + count.to_bytes(2, "big")
+    else:
+        head = b"\xdd" + count.to_bytes(4, "big")
     return head + b"".join(parts)
 
 

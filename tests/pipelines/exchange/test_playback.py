@@ -3,6 +3,7 @@ from __future__ import annotations
 from datetime import date
 from pathlib import Path
 
+import msgpack
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from pipelines.codec import decode_json_frame, decode_msgpack_frame
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, Message, effective_ns, reject_reason
 from pipelines.exchange.frames import Batch, json_frame, packed_frame
+from pipelines.exchange.latest import Latest
 from pipelines.exchange.market import remaining
 from pipelines.exchange.playback import Playback
 from pipelines.exchange.state import PlayedMinutes
@@ -134,6 +136,23 @@ def test_batch_both_codecs_carry_the_same() -> None:
     assert decode_msgpack_frame(packed) == decode_json_frame(text)
     assert batch.json()[0].startswith(b'{"T":')
     assert batch.packed()[0][1:3] == b"\xa1T"
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65_535, 65_536])
+def test_packed_frame_of_any_size_is_an_array(count: int) -> None:
+    assert msgpack.unpackb(packed_frame([b"\x07"] * count)) == [7] * count
+
+
+def test_latest_message_is_dated_whatever_it_was_encoded_as() -> None:
+    playback, latest = _playback(_minutes(1)), Latest()
+    batch = playback.due(2**62)
+    assert batch is not None
+    batch.packed()
+    latest.update(batch)
+    expected = {key: orjson.loads(text) for key, text in zip(batch.keys, batch.json(), strict=True)}
+    batch.packed()
+    assert dict(latest.items()) == expected
+    assert latest.get(("quotes", "NOPE")) is None
 
 
 def test_batch_injected_keeps_what_it_is_given() -> None:
