@@ -235,7 +235,9 @@ def query(
     """Query the lake with SQL (DuckDB)."""
     from cluster import lake
 
-    lake.query(_load(), sql, form=form, out=out, moment=as_of, limit=limit, console=console)
+    chosen = _load()
+    lake.query(chosen, sql, form=form, out=out, moment=as_of, limit=limit, console=console)
+    lake.leave(chosen)
 
 
 @app.command()

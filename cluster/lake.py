@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,12 +12,12 @@ from typing import Any
 import orjson
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from cluster.settings import Settings
 from pipelines.clock import wall_ns
 from pipelines.errors import ConfigError
-from pipelines.lake.export import encode, write_hive
+from pipelines.lake.export import cell, encode, write_hive
 from pipelines.lake.query import AsOf, LakeQuery
 from pipelines.lake.tables import TABLES, TIME
 from pipelines.lake.writer import LakeWriter
@@ -66,7 +67,8 @@ def query(
     """Print the answer of a query, or write it to a file.
 
     Raises:
-        ConfigError: The format is none of :data:`FORMATS`, or does not fit where it goes.
+        ConfigError: The format is none of :data:`FORMATS`, does not fit where it goes, or the file
+            cannot be written.
         LakeError: The query failed; the message lists the tables.
     """
     if form not in FORMATS:
@@ -82,17 +84,48 @@ def query(
             sys.stdout.buffer.write(data)
             sys.stdout.flush()
         else:
-            out.write_bytes(data)
+            try:
+                out.write_bytes(data)
+            except OSError as error:
+                raise ConfigError(f"--out {out}: {error.strerror}") from error
             console.print(f"{rows.num_rows} rows → {out}")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in rows.column_names:
-        table.add_column(name)
-    for row in rows.slice(0, limit).to_pylist():
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    console.print(table)
+    _print(rows, limit=limit, console=console)
+
+
+def leave(settings: Settings) -> None:
+    """End the process at once if the lake is in an object store; all is written.
+
+    A query that ended early (LIMIT) leaves threads of Arrow that read on, through delta-rs and
+    Python; an interpreter that shuts down under them hangs or crashes.
+    """
+    if "://" in settings.uri("lake"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def _print(rows: pa.Table, *, limit: int, console: Console) -> None:
+    """Rows as a table; a record at a time where a terminal is too narrow for all columns."""
+    cells = [
+        ["" if value is None else str(cell(value)) for value in row.values()]
+        for row in rows.slice(0, limit).to_pylist()
+    ]
+    names = rows.column_names
+    widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
+    width = sum(widths) + 2 * len(widths)
+    if width > console.width and console.is_terminal:
+        longest = max(map(len, names))
+        for number, row in enumerate(cells, 1):
+            console.print(f"[dim]── {number}[/]")
+            for name, text in zip(names, row, strict=True):
+                console.print(Text(f"{name:<{longest}}  {text}"), soft_wrap=True)
+    else:
+        for style, line in (("bold", names), *(("", row) for row in cells)):
+            padded = [text.ljust(size) for text, size in zip(line, widths, strict=True)]
+            console.print(Text("  ".join(padded).rstrip(), style), soft_wrap=True)
     if rows.num_rows > limit:
-        console.print(f"[dim]{limit} of {rows.num_rows} rows[/]")
+        console.print(f"[dim]{limit} of {rows.num_rows} rows; --limit shows more[/]")
 
 
 def export(

@@ -44,7 +44,7 @@ def encode(rows: pa.Table, form: Format) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(rows.column_names)
-    writer.writerows([_cell(value) for value in row.values()] for row in rows.to_pylist())
+    writer.writerows([cell(value) for value in row.values()] for row in rows.to_pylist())
     return text.getvalue().encode()
 
 
@@ -95,7 +95,8 @@ def _json(value: Any) -> bytes:
     return orjson.dumps(value, default=_other, option=orjson.OPT_UTC_Z)
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as text, where it is no text or number: lists as JSON, times as RFC 3339."""
     if isinstance(value, (list, dict, bytes)):
         return _json(value).decode()
     if isinstance(value, (datetime, date)):

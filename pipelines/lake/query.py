@@ -8,6 +8,8 @@ to it. What fails, fails as :class:`LakeError` with DuckDB's sentence.
 
 from __future__ import annotations
 
+import difflib
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,6 +18,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -25,6 +28,15 @@ from pipelines.lake.tables import ARCHIVE_STATE, TABLES, table
 from pipelines.lake.views import VIEWS, needed
 
 _NAMES = (*TABLES, ARCHIVE_STATE.name)
+_LISTED = (*TABLES, *VIEWS)
+_ANSWERING = frozenset(
+    (
+        duckdb.StatementType.SELECT,
+        duckdb.StatementType.EXPLAIN,
+        duckdb.StatementType.PRAGMA,
+        duckdb.StatementType.MULTI,  # PIVOT is one
+    )
+)
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "threads": 2,
     "TimeZone": "UTC",
@@ -41,6 +53,9 @@ _RECENT_BARS = """
     ) ORDER BY event_time_ns
 """
 _FAR_NS = 2**62
+_MISSING = re.compile(r"\.parquet.*(not found|No such file)|not found.*\.parquet", re.DOTALL)
+_UNKNOWN = re.compile(r"Table with name (\S+) does not exist")
+_ALL = re.compile(r"\s*SHOW\s+(ALL\s+)?TABLES\s*;?\s*", re.IGNORECASE)
 _GONE = "the lake no longer knows, or did not know yet, how it was at"
 
 AsOf = int | datetime
@@ -91,7 +106,7 @@ class LakeQuery:
             LakeError: The SQL is wrong, asks for a table that does not exist or for anything
                 outside the lake, runs too long, or the lake cannot be read (as of then).
         """
-        names, views = needed(query, _NAMES)
+        names, views = needed(" ".join(_LISTED) if _ALL.fullmatch(query) else query, _NAMES)
         if isinstance(as_of, int) and len(names) != 1:
             raise LakeError(
                 f"a version is one of one table, and this reads {', '.join(names) or 'none'}; "
@@ -105,6 +120,9 @@ class LakeQuery:
             for view in views:
                 connection.execute(view)
             connection.execute("SET lock_configuration = true")
+            statements = connection.extract_statements(query)
+            if len(statements) != 1 or statements[0].type not in _ANSWERING:
+                raise LakeError("one query that answers with rows is possible here, and no more")
             if self._timeout_s is not None:
                 timer = threading.Timer(self._timeout_s, connection.interrupt)
                 timer.daemon = True
@@ -116,9 +134,9 @@ class LakeQuery:
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
         except duckdb.Error as error:
-            if as_of is not None and "not found" in str(error) and ".parquet" in str(error):
+            if as_of is not None and _MISSING.search(str(error)):
                 raise LakeError(f"{_GONE} {as_of}: its files were deleted") from error
-            raise LakeError(f"{error} (tables: {', '.join((*TABLES, *VIEWS))})") from error
+            raise LakeError(f"{_sentence(error)} (tables: {', '.join(_LISTED)})") from error
         except (OSError, pa.ArrowException) as error:
             if as_of is not None:
                 raise LakeError(f"{_GONE} {as_of}: {error}") from error
@@ -141,8 +159,8 @@ class LakeQuery:
         wanted = table(name)
         try:
             if as_of is not None:
-                return self._older(name, as_of).to_pyarrow_dataset()
-            return self._snapshot(name).to_pyarrow_dataset()
+                return self._files(name, self._older(name, as_of))
+            return self._files(name, self._snapshot(name))
         except TableNotFoundError:
             return ds.dataset(wanted.schema.empty_table())
         except (DeltaError, OSError) as error:
@@ -178,6 +196,18 @@ class LakeQuery:
         ).to_pylist()
         return rows
 
+    def _files(self, name: str, opened: DeltaTable) -> ds.Dataset:
+        """The files of a snapshot.
+
+        Local ones are read by Arrow itself: through delta-rs its threads would call into Python,
+        and those of a query that ended early (LIMIT) still do when the process ends, which then
+        hangs or crashes.
+        """
+        if "://" in self.uri:
+            return opened.to_pyarrow_dataset()
+        local = pa_fs.SubTreeFileSystem(f"{self.uri}/{name}", pa_fs.LocalFileSystem())
+        return opened.to_pyarrow_dataset(filesystem=local)
+
     def _older(self, name: str, as_of: AsOf) -> DeltaTable:
         if isinstance(as_of, datetime) and as_of.tzinfo is None:
             raise LakeError(f"the time {as_of} has no zone; write it as 2011-01-03T14:30:00Z")
@@ -196,6 +226,15 @@ class LakeQuery:
                 opened.update_incremental()
             self._open[name] = opened
             return opened
+
+
+def _sentence(error: duckdb.Error) -> str:
+    """What DuckDB says; of a table that it does not know, with the name that was meant."""
+    unknown = _UNKNOWN.search(str(error))
+    if unknown is None:
+        return str(error)
+    near = difflib.get_close_matches(unknown[1].lower(), _LISTED, n=1)
+    return f"there is no table {unknown[1]}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 class LakeHistory:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from cluster import lake
 from cluster.settings import load
 from pipelines.errors import ConfigError, LakeError
+from pipelines.lake.tables import TABLES
 from pipelines.lake.writer import LakeWriter
 from rl.registry import ModelRef
 
@@ -31,7 +37,37 @@ def ask(settings, sql: str, *, form: str = "table", out: Path | None = None, **m
 
 def test_query_prints_a_table_of_some_rows_and_says_how_many_there_are(settings):
     text = ask(settings, "SELECT range AS n FROM range(5)")
-    assert text.split() == ["n", "0", "1", "2", "of", "5", "rows"]
+    assert text.split() == ["n", "0", "1", *["2", "of", "5", "rows;", "--limit", "shows", "more"]]
+
+
+def test_query_too_wide_for_a_terminal_prints_a_record_at_a_time_and_elsewhere_a_line(settings):
+    sql = "SELECT 'x' AS narrow, repeat('y', 90) AS wide, TIMESTAMPTZ '2011-01-03 14:30Z' AS at"
+    for terminal, lines in ((True, 4), (False, 2)):
+        text = io.StringIO()
+        console = Console(file=text, width=80, force_terminal=terminal, no_color=True)
+        lake.query(settings, sql, form="table", out=None, moment=None, limit=5, console=console)
+        assert len(text.getvalue().splitlines()) == lines
+        assert "y" * 90 in text.getvalue()
+        assert "2011-01-03T14:30:00Z" in text.getvalue()
+
+
+def test_query_that_ends_early_ends_its_process_in_order(settings):
+    """Threads that read on must not hang or crash an interpreter that shuts down."""
+    writer = LakeWriter(str(settings.lake_uri))
+    generation = writer.open_query("q", tables=["evaluations"])
+    wanted = TABLES["evaluations"].schema
+    row = dict.fromkeys(wanted.names) | {"event_time": datetime(2011, 1, 3, tzinfo=UTC)}
+    row["date"] = row["event_time"].date()
+    for batch in range(12):
+        rows = pa.Table.from_pylist([row] * 10, schema=wanted)
+        writer.commit("evaluations", rows, query_id="q", batch_id=batch, generation=generation)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("raytape"), "query", "FROM evaluations LIMIT 1",
+         "--format", "csv"],
+        env={**os.environ, "RAYTAPE_LAKE_URI": str(settings.lake_uri)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 2), done.stderr
 
 
 def test_query_writes_a_file(settings, tmp_path):
@@ -46,7 +82,12 @@ def test_query_that_is_wrong_names_the_tables_there_are(settings):
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
-    [({"form": "xml"}, "csv"), ({"out": Path("x")}, "--format"), ({"moment": "soon"}, "version")],
+    [
+        ({"form": "csv", "out": Path("/nowhere/x.csv")}, "No such file"),
+        ({"form": "xml"}, "csv"),
+        ({"out": Path("x")}, "--format"),
+        ({"moment": "soon"}, "version"),
+    ],
 )
 def test_query_with_a_wrong_option_says_what_is_possible(settings, wrong, says):
     with pytest.raises(ConfigError, match=says):

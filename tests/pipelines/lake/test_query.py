@@ -54,6 +54,10 @@ def test_sql_sees_what_was_committed_since(query, tmp_path, bars):
     "bad",
     [
         "SELEC",
+        "",
+        "SELECT 1; SELECT 2",
+        "CREATE TABLE mine AS SELECT 1",
+        "SET threads = 1",
         "SELECT nope FROM bars",
         "SELECT * FROM no_such_table",
         "SELECT * FROM read_csv('/etc/passwd')",
@@ -65,6 +69,17 @@ def test_sql_sees_what_was_committed_since(query, tmp_path, bars):
 def test_sql_that_is_wrong_or_leaves_the_lake_is_refused(query, bad):
     with pytest.raises(LakeError):
         query.sql(bad)
+
+
+def test_sql_of_an_unknown_table_says_what_was_meant(query):
+    with pytest.raises(LakeError, match="no table trade; did you mean trades"):
+        query.sql("SELECT * FROM trade")
+
+
+def test_sql_shows_all_tables_and_describes_one(query):
+    names = query.sql("SHOW TABLES")["name"].to_pylist()
+    assert {"trades", "bars_current", "alerts_current", "fills"} <= set(names)
+    assert "symbol" in query.sql("DESCRIBE bars")["column_name"].to_pylist()
 
 
 def test_sql_that_runs_too_long_is_interrupted(tmp_path):
