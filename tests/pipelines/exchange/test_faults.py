@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from random import Random
@@ -15,13 +16,17 @@ from hypothesis import strategies as st
 from pipelines.errors import ConfigError
 from pipelines.events import SECOND_NS, parse_time_ns
 from pipelines.exchange import faults as faults_module
+from pipelines.exchange.controls import FAULT_ROUTES
 from pipelines.exchange.distortions import at_source, on_the_way
 from pipelines.exchange.fault_entries import _PARAMETERS, load_faults, parse_faults
 from pipelines.exchange.faults import Fault, FaultScript
 from pipelines.exchange.frames import Batch, Key
+from pipelines.exchange.rest import ROUTES
+from tests.pipelines.exchange.conftest import Running
 
 OPEN = parse_time_ns("2024-07-02T13:30:00Z")
 S = SECOND_NS
+ROOT = Path(__file__).parents[3]
 
 
 def _faults(*entries: dict[str, Any]) -> tuple[Fault, ...]:
@@ -174,10 +179,24 @@ def test_file_that_is_wrong_is_named(tmp_path: Path) -> None:
 
 def test_every_kind_of_fault_is_in_the_documented_table() -> None:
     told = {line.split()[0] for line in (faults_module.__doc__ or "").splitlines() if line.split()}
-    page = (Path(__file__).parents[3] / "docs" / "EXCHANGE.md").read_text()
+    page = (ROOT / "docs" / "EXCHANGE.md").read_text()
     for kind in _PARAMETERS:
         assert kind in told, kind
         assert f"| `{kind}` |" in page, kind
+
+
+def test_every_control_is_in_the_documented_table() -> None:
+    page = (ROOT / "docs" / "EXCHANGE.md").read_text()
+    for route in (*ROUTES, *FAULT_ROUTES):
+        assert f"| `{route.method} {route.path}` |" in page
+
+
+def test_sample_script_runs_and_has_every_kind(exchange: Callable[..., Running]) -> None:
+    running = exchange(
+        faults=ROOT / "examples" / "faults.json", open_on="start", speed=1200.0, max_minutes=30
+    )
+    running.wait(lambda: all(entry["fired"] for entry in running.get("/raytape/faults")))
+    assert {entry["do"] for entry in running.get("/raytape/faults")} == set(_PARAMETERS)
 
 
 def _parts(*symbols: str) -> list[tuple[bytes, Key]]:
