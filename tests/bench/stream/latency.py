@@ -77,6 +77,7 @@ def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]
             sent = {bar: ns for bar, ns in load.bars.items() if bar not in before}
             deadline = time.monotonic() + LONGEST_S
             while sent.keys() - derived.features.keys() and time.monotonic() < deadline:
+                job.check()
                 time.sleep(0.1)  # the load goes on, so that the slowest are not left out
             load.stop()
             found.append(Measured(master, rate, len(sent), between(sent, derived.features)))

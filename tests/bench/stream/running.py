@@ -60,20 +60,37 @@ class JobProcess:
                 total += sum(process.cpu_times()[:2])
         return total
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is over, and has said all that it will."""
+        return self.process.poll() is not None and not self._reader.is_alive()
+
+    def check(self) -> None:
+        """See that it runs.
+
+        Raises:
+            RuntimeError: It does not; the message ends with its log.
+        """
+        if self.ended:
+            raise self._failure("ended")
+
+    def _failure(self, what: str) -> RuntimeError:
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
+        return RuntimeError(f"the job {what}:\n{tail}")
+
     def wait_for(
         self, ready: Callable[[dict[str, Any]], Any], *, timeout_s: float = 300
     ) -> dict[str, Any]:
         """The first line that is what is waited for."""
         deadline, seen = time.monotonic() + timeout_s, 0
         while True:
-            ended = self.process.poll() is not None and not self._reader.is_alive()
+            ended = self.ended
             while seen < len(self.lines):
                 if ready(self.lines[seen]):
                     return self.lines[seen]
                 seen += 1
             if ended or time.monotonic() > deadline:
-                tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-20:])
-                raise RuntimeError(f"the job {'ended' if ended else 'is not there yet'}:\n{tail}")
+                raise self._failure("ended" if ended else "is not there yet")
             time.sleep(0.01)
 
     def event(self, name: str, *, timeout_s: float = 300) -> dict[str, Any]:
