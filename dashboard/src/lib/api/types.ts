@@ -35,6 +35,11 @@ export type FillPage = Schemas["FillPage"];
 export type Fill = Omit<Schemas["FillRow"], "known_at">;
 /** A stage: received = stored + duplicates + quarantined + in flight + imbalance. */
 export type StageRow = Schemas["StageRow"];
+/** A fill as the stream tells it: the model in two parts, symbol and time beside it. */
+export type LiveFill = Omit<Fill, "symbol" | "event_time" | "model"> & {
+  model_id: string;
+  model_version: string | number;
+};
 export type AlertPage = Schemas["AlertPage"];
 export type Alert = Schemas["AlertRow"];
 
@@ -151,7 +156,7 @@ interface Payloads {
   signals: SignalAnswer;
   stats: StatsData;
   anomalies: Omit<Anomaly, "symbol" | "event_time">;
-  fills: Omit<Fill, "symbol" | "event_time">;
+  fills: LiveFill;
   alerts: Alert;
   system: SystemData;
 }

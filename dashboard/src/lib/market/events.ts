@@ -1,9 +1,15 @@
-import type { Alert, Anomaly, Fill } from "@/lib/api/types";
+import type { Alert, Anomaly, Fill, LiveFill } from "@/lib/api/types";
 import { anomalyBook } from "./anomalies";
 import { Newest } from "./newest";
 
 /** Fills and alerts kept, of all symbols together. */
 const KEPT = 200;
+
+/** A fill of the stream as the API lists it. */
+export function fillOf(live: LiveFill, symbol: string, event_time: string): Fill {
+  const { model_id, model_version, ...fill } = live;
+  return { ...fill, symbol, event_time, model: `${model_id}:${model_version}` };
+}
 
 export function fillId({ symbol, event_time, model }: Fill): string {
   return `${symbol} ${event_time} ${model}`;

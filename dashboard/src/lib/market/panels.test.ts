@@ -162,16 +162,17 @@ describe("bars of longer windows", () => {
 test("a live fill is listed under its symbol and costs what it paid beside the price", () => {
   const store = new MarketStore((flush) => flush());
   const data = {
-    model: "ppo:1",
+    model_id: "ppo",
+    model_version: "1",
     side: "BUY",
     commission: 1,
     spread_cost: 0.5,
     slippage_cost: 0.25,
   };
   const event_time = "2026-11-20T14:30:00Z";
-  const update = { channel: "fills", symbol: "SPY", seq: 1, event_time, data } as StreamUpdate;
-  store.apply(update);
-  store.apply(update);
-  expect(store.fills()).toMatchObject([{ symbol: "SPY", event_time, side: "BUY" }]);
+  const update = { channel: "fills", symbol: "SPY", seq: 1, event_time, data };
+  store.apply(update as unknown as StreamUpdate);
+  store.apply(update as unknown as StreamUpdate);
+  expect(store.fills()).toMatchObject([{ symbol: "SPY", event_time, model: "ppo:1" }]);
   expect(fillCost(store.fills()[0] as never)).toBe(1.75);
 });

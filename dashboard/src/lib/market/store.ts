@@ -18,7 +18,7 @@ import type {
 } from "@/lib/api/types";
 import { BarBook, type Candle, candleOf, MINUTES_KEPT } from "./bars";
 import { ClockModel } from "./clock";
-import { type EventBooks, type EventKind, eventBooks } from "./events";
+import { type EventBooks, type EventKind, eventBooks, fillOf } from "./events";
 import { LatencyWindow } from "./latency";
 import { SignalBook } from "./markers";
 import { sessionOpen } from "./session";
@@ -151,7 +151,7 @@ export class MarketStore {
         if (time) this.addEvents("anomalies", [{ ...update.data, symbol, event_time: time }]);
         break;
       case "fills":
-        if (time) this.addEvents("fills", [{ ...update.data, symbol, event_time: time }]);
+        if (time) this.addEvents("fills", [fillOf(update.data, symbol, time)]);
         break;
       case "rollups":
         this.addRolled(entry, update.data);
