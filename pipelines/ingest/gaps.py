@@ -9,7 +9,7 @@ and an interruption may come between two of them. So both ends of a gap include 
   or the last instant of its last gap row, or the moment of its subscription, if that is later.
 * ``to_ns``: E + 1, with E the effective time of the first message of *any* symbol after the
   interruption. A message that is dated before the subscription was asked, by more than the
-  tolerance, or ahead, is no evidence: then market time at its receipt is taken for E.
+  tolerance, is no evidence: then market time at its receipt is taken for E.
 * ``seen``: :func:`~pipelines.ingest.edges.identity` of messages inside that are stored all the
   same, so that they are not fetched again.
 
@@ -196,9 +196,8 @@ class GapTracker:
         if at_ns < self._least_ns:
             return []  # older than what came before the interruption: late, and no bound of it
         if self._first_ns is None:
-            if now_ns is not None and not self._asked_ns <= at_ns <= now_ns + MAX_CLOCK_ERROR_NS:
-                own = symbol if at_ns <= now_ns else None  # one that is ahead lies behind the gap
-                return self._rows(self._open, now_ns + 1, own=own, message=message)
+            if now_ns is not None and at_ns < self._asked_ns:
+                return self._rows(self._open, now_ns + 1, own=symbol, message=message)
             self._first_ns = at_ns
         if at_ns > self._first_ns:
             return self.close(self._first_ns + 1)
