@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.events import format_time_ns, parse_time_ns
+from pipelines.features.bar import paid_of
 from pipelines.features.rollup import window_start_ns
 
 Row = dict[str, Any]
@@ -37,7 +38,6 @@ def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
     current, weighted = None, 0.0
     for bar in bars:
         start = window_start_ns(parse_time_ns(bar["event_time"]), window)
-        vwap = bar.get("vwap") or bar["close"]
         if current != start:
             current, weighted = start, 0.0
             out.append(
@@ -56,7 +56,7 @@ def roll_up(bars: Sequence[Mapping[str, Any]], window: str) -> list[Row]:
         row["volume"] += bar["volume"]
         if bar.get("trade_count") is not None:
             row["trade_count"] = (row["trade_count"] or 0) + bar["trade_count"]
-        weighted += vwap * bar["volume"]
+        weighted += _paid(bar) * bar["volume"]
         row["vwap"] = weighted / row["volume"] if row["volume"] else None
         row["forming"] = bool(bar.get("forming"))
         if bar.get("source") != row.get("source"):
@@ -84,9 +84,13 @@ def join(older: Sequence[Mapping[str, Any]], newer: Sequence[Mapping[str, Any]])
     return rows
 
 
+def _paid(bar: Mapping[str, Any]) -> float:
+    return paid_of(bar.get("vwap"), high=bar["high"], low=bar["low"], close=bar["close"])
+
+
 def _whole(first: Mapping[str, Any], then: Mapping[str, Any]) -> Row:
     volume = first["volume"] + then["volume"]
-    paid = sum((part.get("vwap") or part["close"]) * part["volume"] for part in (first, then))
+    paid = sum(_paid(part) * part["volume"] for part in (first, then))
     counts = [part.get("trade_count") for part in (first, then)]
     known = [count for count in counts if count is not None]
     return {

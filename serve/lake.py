@@ -28,7 +28,8 @@ _ROLLED = """
     SELECT start_ns, arg_min(open, event_time_ns) AS open, max(high) AS high, min(low) AS low,
            arg_max(close, event_time_ns) AS close, sum(volume) AS volume,
            sum(trade_count)::BIGINT AS trade_count,
-           sum(coalesce(vwap, close) * volume) / nullif(sum(volume), 0) AS vwap,
+           sum(coalesce(nullif(vwap, 0), (high + low + close) / 3) * volume)
+               / nullif(sum(volume), 0) AS vwap,  -- as ClosedBar.paid
            bool_and(source = 'vendor') AS vendor
     FROM (
         SELECT *, CASE WHEN $span_ns = 0

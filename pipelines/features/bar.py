@@ -23,7 +23,7 @@ class ClosedBar:
         close: Last price, USD; positive.
         volume: Shares; not negative.
         trade_count: Trades, where known.
-        vwap: Volume-weighted price, USD, where known.
+        vwap: Volume-weighted price, USD, where known; some vendors say 0 where it is not.
         spread_bps: Time-weighted quoted spread of the minute; ``None`` if there were no quotes.
         source: ``vendor`` (the vendor's bar message), ``trades`` (our own, standing in) or
             ``revised`` (a later revision of either).
@@ -63,9 +63,14 @@ class ClosedBar:
             close=float(message["c"]),
             volume=float(message["v"]),
             trade_count=None if message.get("n") is None else int(message["n"]),
-            vwap=None if message.get("vw") is None else float(message["vw"]),
+            vwap=float(message["vw"]) if message.get("vw") else None,
             spread_bps=spread_bps,
         )
+
+    @property
+    def paid(self) -> float:
+        """What a share cost, USD."""
+        return paid_of(self.vwap, high=self.high, low=self.low, close=self.close)
 
     def data(self) -> dict[str, Any]:
         """The ``data`` of its item on ``market-signals``, JSON types."""
@@ -79,3 +84,12 @@ class ClosedBar:
             "vwap": self.vwap,
             "source": self.source,
         }
+
+
+def paid_of(vwap: float | None, *, high: float, low: float, close: float) -> float:
+    """What a share cost in a bar, USD: its volume-weighted price, else that of the three others.
+
+    >>> paid_of(None, high=4, low=1, close=1), paid_of(3.0, high=4, low=1, close=1)
+    (2.0, 3.0)
+    """
+    return vwap or (high + low + close) / 3

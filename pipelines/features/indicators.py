@@ -88,7 +88,7 @@ class Indicators:
             self._obv, self._paid, self._v = bar.volume, 0.0, 0.0
         elif bar.close != before:
             self._obv += bar.volume if bar.close > before else -bar.volume
-        self._paid += _paid(bar) * bar.volume
+        self._paid += bar.paid * bar.volume
         self._v += bar.volume
 
     def update(self, bar: ClosedBar, *, closes: Floats, row: FeatureRow) -> dict[str, float | None]:
@@ -166,7 +166,7 @@ def batch(
         low: Lows.
         close: Closes.
         volume: Volumes, shares.
-        vwap: Volume-weighted prices; NaN or ``None`` where not known.
+        vwap: Volume-weighted prices; NaN, 0 or ``None`` where not known.
 
     Returns:
         Shape ``(n,)`` for each of :data:`NAMES`; NaN where ``None`` is meant.
@@ -185,8 +185,8 @@ def batch(
     out["bollinger_upper"], out["bollinger_middle"], out["bollinger_lower"] = bands
     out["atr_14"] = ta.ATR(h, l, c, _ATR)
     out["stochastic_k"], out["stochastic_d"] = _slow(h, l, c)
-    w = (h + l + c) / 3 if vwap is None else np.asarray(vwap, dtype=np.float64)
-    w = np.where(np.isnan(w), (h + l + c) / 3, w)
+    w = np.zeros(len(c)) if vwap is None else np.asarray(vwap, dtype=np.float64)
+    w = np.where(np.isnan(w) | (w == 0), (h + l + c) / 3, w)  # as ClosedBar.paid
     days = np.array([window_start_ns(int(ns), "1d") for ns in np.asarray(start_ns)])
     edges = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
     out["obv"], out["vwap"] = np.empty(len(c)), np.empty(len(c))
@@ -209,10 +209,6 @@ def row_at(columns: Mapping[str, Floats], at: int) -> dict[str, float | None]:
 def _slow(high: Floats, low: Floats, close: Floats) -> tuple[Floats, Floats]:
     k, d = ta.STOCH(high, low, close, 14, 3, ta.MA_Type.SMA, 3, ta.MA_Type.SMA)
     return k, d
-
-
-def _paid(bar: ClosedBar) -> float:
-    return bar.vwap if bar.vwap is not None else (bar.high + bar.low + bar.close) / 3
 
 
 def _last(column: Floats) -> float | None:

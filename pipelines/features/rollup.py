@@ -68,8 +68,8 @@ class Rolled:
 
     Args:
         window: One of :data:`WINDOWS`.
-        bar: The bar; its start is the window's. ``vwap`` is weighted by volume, the close standing
-            in where a minute has none; ``source`` is ``vendor`` if every minute's is.
+        bar: The bar; its start is the window's. ``vwap`` is weighted by volume, of what
+            a share cost in each minute; ``source`` is ``vendor`` if every minute's is.
         revision: 0, and one more each time that the window got another minute after it closed.
     """
 
@@ -169,7 +169,7 @@ def _add(there: list[Any], bar: ClosedBar) -> None:
     there[6] += bar.volume
     if bar.trade_count is not None:
         there[7] = (there[7] or 0) + bar.trade_count
-    there[8] += (bar.vwap or bar.close) * bar.volume
+    there[8] += bar.paid * bar.volume
     if bar.source != there[9]:
         there[9] = "trades"
 

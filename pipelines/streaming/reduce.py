@@ -167,5 +167,6 @@ def _op(kind: str | None, message: Message) -> list[Any]:
     if kind == TRADE:
         return op_of_trade(ns, message["p"], message["s"], message.get("c") or ())
     return [
-        "b", ns, *(float(message[key]) for key in "ohlcv"), message.get("n"), message.get("vw"),
+        "b", ns, *(float(message[key]) for key in "ohlcv"), message.get("n"),
+        message.get("vw") or None,
     ]  # fmt: skip

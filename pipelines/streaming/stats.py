@@ -135,7 +135,7 @@ class SlidingAverages:
     def push(self, bar: ClosedBar) -> None:
         """Take the next bar in."""
         minute = bar.start_ns // MINUTE_NS
-        paid = (bar.vwap or bar.close) * bar.volume
+        paid = bar.paid * bar.volume
         self._bars.append([minute, bar.close, bar.volume, paid])
         while self._bars[0][0] <= minute - _LONGEST:
             del self._bars[0]

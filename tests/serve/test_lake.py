@@ -132,9 +132,9 @@ def _lake_of_bars(folder: Path, n: int) -> tuple[ServedLake, list[dict[str, Any]
         rows.append(
             {
                 "symbol": "SPY", "event_time": at // 1000, "event_time_ns": at, "open": price,
-                "high": price + 1, "low": price - 1, "close": price, "volume": float(i % 3),
-                "trade_count": 2, "vwap": price + 0.1, "received_at_ns": at, "bseq": i,
-                "position": 0, "date": format_time_ns(at)[:10],
+                "high": price + 2, "low": price - 1, "close": price, "volume": float(i % 3),
+                "trade_count": 2, "vwap": price + 0.1 if i % 5 else 0.0, "received_at_ns": at,
+                "bseq": i, "position": 0, "date": format_time_ns(at)[:10],
             }
         )  # fmt: skip
     columns = {}
