@@ -11,7 +11,7 @@
 ``records_missing``    critical  numbers of records were never seen (``holes``)
 ``…_imbalance``        critical  a stage does not balance (``producer``, ``stream``, ``archive``)
 ``policy_unavailable`` warning   no signals but HOLD: the policy does not answer
-``streaming_down``     critical  no streaming job ran (told afterwards, by the next one)
+``streaming_down``     critical  the streaming job died (told afterwards, by the next one)
 ``anomaly``            critical  an anomaly of that severity, at one moment
 =====================  ========  =========================================================
 """

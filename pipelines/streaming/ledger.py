@@ -21,6 +21,7 @@ def ledger_table(
     streaming: Mapping[str, Any],
     *,
     at_ns: int,
+    ended: bool = False,
 ) -> pa.Table:
     """One row for each stage, with its own numbers beside.
 
@@ -29,6 +30,7 @@ def ledger_table(
         producer: Statistics of the producer, or ``None``.
         streaming: Those of :meth:`pipelines.streaming.job.StreamingJob.stats`.
         at_ns: Wall time.
+        ended: Whether the job ends in order with this.
 
     >>> streaming = {"archive": {"stored": 5, "quarantined": 2}, "signals": {"bars": 3}}
     >>> made = ledger_table(ledger.rows(None, streaming), None, streaming, at_ns=0)
@@ -37,7 +39,7 @@ def ledger_table(
     """
     said = {
         "producer": {k: v for k, v in (producer or {}).items() if k not in _LONG},
-        "archive": streaming["archive"],
+        "archive": {**streaming["archive"], "ended": ended},
         "signals": streaming["signals"],
     }
     return table_of(

@@ -18,7 +18,7 @@ from pipelines import ledger
 from pipelines.alerts import Alarm, Alert, Alerts, from_row
 from pipelines.clock import wall_ns
 from pipelines.errors import StreamError
-from pipelines.events import DAY_NS, SECOND_NS
+from pipelines.events import DAY_NS, SECOND_NS, format_time_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.alerts import Conditions, alert_table
@@ -27,8 +27,6 @@ from pipelines.streaming.ledger import ledger_table
 QUERY: Final = "ledger"
 EVERY_S: Final = 5.0
 _TABLES: Final = ("ledger", "alerts")
-_MISSED_S: Final = 30.0
-"""A gap in the ledger longer than its interval and this is a job that was down."""
 
 _ROWS: Final = """
     SELECT alert_id, name, severity, source, symbol, detail, epoch_us(began_at) * 1000 AS began_ns,
@@ -37,7 +35,10 @@ _ROWS: Final = """
     WHERE ended_at IS NULL OR began_at >= make_timestamptz($since_us)
     ORDER BY began_at DESC, alert_id LIMIT 1000
 """
-_LAST: Final = "SELECT epoch_us(max(event_time)) * 1000 AS ns FROM ledger WHERE stage = 'archive'"
+_LAST: Final = """
+    SELECT epoch_us(event_time) * 1000 AS ns, contains(payload, '"ended":true') AS ended
+    FROM ledger WHERE stage = 'archive' ORDER BY event_time DESC LIMIT 1
+"""
 _CRITICAL: Final = """
     WITH found AS (
         SELECT 'anomaly:' || symbol || ':' || event_time_ns || ':' || type AS alert_id,
@@ -105,6 +106,7 @@ class Watch:
         self._unpublished: list[Alert] = []
         self._written_s = float("-inf")
         self._anomalies: int | None = None
+        self._died_ns: int | None = None  # when an older driver that died was last seen
 
     def open(self) -> None:
         """Take over from any older driver, and go on with the alerts that it left standing.
@@ -120,14 +122,8 @@ class Watch:
         ]
         self._alerts.restore((a for a in known if a.ended_ns is None), now_ns=now_ns)
         self._unpublished = known[::-1]  # readers drop what they know
-        last_ns = self._lake.sql(_LAST).to_pylist()[0]["ns"]
-        if last_ns and now_ns - last_ns > (self._every_s + _MISSED_S) * SECOND_NS:
-            away_s = (now_ns - last_ns) / SECOND_NS
-            text = f"no streaming job ran for about {away_s:,.0f} s"
-            down = Alarm("streaming_down", "critical", "streaming", text)
-            self._uncommitted.append(
-                Alert(f"streaming_down@{last_ns}", down, last_ns, now_ns // 1000 * 1000)
-            )
+        for row in self._lake.sql(_LAST).to_pylist():
+            self._died_ns = None if row["ended"] else row["ns"]
 
     def stats(self) -> dict[str, Any]:
         """JSON types: the ``alerts`` that stand, oldest first, and the messages ``overdue``."""
@@ -155,9 +151,9 @@ class Watch:
             Fenced: A newer driver does this now.
             LakeError: The lake cannot be written.
         """
-        self._look(write=True)
+        self._look(write=True, ended=True)
 
-    def _look(self, *, write: bool) -> None:
+    def _look(self, *, write: bool, ended: bool = False) -> None:
         # The archive first: what the producer sends meanwhile is in flight, and never a surplus.
         streaming = self._streaming()
         producer = self._producer()
@@ -169,9 +165,10 @@ class Watch:
         with self._lock:
             self._missed = missed
             self._uncommitted += self._alerts.update(alarms, now_ns=now_ns)
+            self._uncommitted += self._was_down(now_ns)
         self._find_anomalies(streaming)
         if write:
-            made = ledger_table(rows, producer, streaming, at_ns=now_ns)
+            made = ledger_table(rows, producer, streaming, at_ns=now_ns, ended=ended)
             self._commit("ledger", made)
             self._written_s = now_s
         if self._uncommitted:
@@ -179,6 +176,17 @@ class Watch:
             self._unpublished += self._uncommitted
             self._uncommitted = []
         self._publish()
+
+    def _was_down(self, now_ns: int) -> list[Alert]:
+        """The alert of an older driver that died; now the queries run again."""
+        died_ns, self._died_ns = self._died_ns, None
+        if died_ns is None:
+            return []
+        away_s = (now_ns - died_ns) / SECOND_NS
+        text = f"the streaming job died; none ran for up to {away_s:,.0f} s"
+        down = Alarm("streaming_down", "critical", "streaming", text)
+        alert_id = f"streaming_down@{format_time_ns(died_ns)}"
+        return [Alert(alert_id, down, died_ns, now_ns // 1000 * 1000)]
 
     def _find_anomalies(self, streaming: Mapping[str, Any]) -> None:
         """Anomalies that are critical; the lake is asked only when there are new ones."""

@@ -134,9 +134,9 @@ def test_alarm_of_the_producer_is_one_alert_over_a_kill_of_the_driver(world: Wor
     world.go(again, 10)
     world.producer = world.streaming(1, alarms=[])
     world.go(again, 20)
-    assert world.alerts() == [("journal_full", 2.0, 20.0)]
+    assert world.alerts() == [("journal_full", 2.0, 20.0), ("streaming_down", 5.0, 15.0)]
     assert again.stats()["alerts"] == []
-    assert world.sql("SELECT severity, detail FROM alerts_current") == [
+    assert world.sql("SELECT severity, detail FROM alerts_current WHERE source = 'producer'") == [
         {"severity": "critical", "detail": "1,024 MB"}
     ]
 
@@ -166,9 +166,19 @@ def test_watch_whose_lake_or_stream_is_away_tells_everything_later(world: World)
 def test_driver_that_was_down_is_told_of_by_the_next_one(world: World) -> None:
     world.go(world.watch(), 60)
     world.now_s = 400
+    again = world.watch()
+    world.go(again, 5)
+    world.go(again, 5)
+    assert world.alerts() == [("streaming_down", 5.0, 405.0)]
+
+
+def test_driver_that_ended_in_order_is_no_alert(world: World) -> None:
+    watch = world.watch()
+    world.go(watch, 60)
+    watch.finish()
+    world.now_s = 4_000
     world.go(world.watch(), 5)
-    (alert,) = world.alerts()
-    assert alert == ("streaming_down", 5.0, 400.0)
+    assert world.alerts() == []
 
 
 def test_watch_that_was_replaced_writes_nothing_more(world: World) -> None:
@@ -233,7 +243,8 @@ def test_critical_anomaly_is_an_alert_once_also_if_it_is_found_again(world: Worl
     world.signals["anomalies"] += 2
     world.go(watch, 5)
     world.go(world.watch(), 5)
-    rows = world.sql("SELECT symbol, name, detail, epoch_ns(market_time) AS ns FROM alerts")
+    found = "SELECT symbol, name, detail, epoch_ns(market_time) AS ns FROM alerts"
+    rows = world.sql(f"{found} WHERE source = 'market'")
     assert rows == [
         {"symbol": "SPY", "name": "anomaly", "detail": "price_spike: 11 % off",
          "ns": parse_time_ns("2011-01-03T14:30:00Z")}
