@@ -17,6 +17,8 @@ ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
+MOMENT_MS = 20_000
+NUMBER = re.compile(r"\d")
 
 
 @pytest.fixture(scope="module")
@@ -57,16 +59,16 @@ def number(page: Page, test_id: str) -> float:
 
 def test_page_shows_a_live_market_without_console_errors(page: Page, console: list[str]) -> None:
     expect(page.get_by_test_id("connection-state")).to_have_attribute(
-        "data-state", "live", timeout=20_000
+        "data-state", "live", timeout=MOMENT_MS
     )
     expect(page.get_by_test_id("market-mode")).to_contain_text("20")
 
     price = page.get_by_test_id("last-price")
     before = price.inner_text()
-    expect(price).not_to_have_text(before, timeout=20_000)
+    expect(price).not_to_have_text(before, timeout=MOMENT_MS)
 
     expect(page.get_by_test_id("signal-action")).to_contain_text(
-        re.compile("HOLD|BUY|SELL"), timeout=20_000
+        re.compile("HOLD|BUY|SELL"), timeout=MOMENT_MS
     )
     page.wait_for_function(
         "() => Number(document.querySelector("
@@ -80,7 +82,62 @@ def test_page_shows_a_live_market_without_console_errors(page: Page, console: li
     assert console == []
 
 
+def test_page_chart_moves_between_closes_and_keeps_what_was_chosen(
+    page: Page, console: list[str]
+) -> None:
+    legend = page.get_by_test_id("legend")
+    expect(legend).to_contain_text("forming", timeout=MOMENT_MS)
+    before = legend.inner_text()
+    expect(legend).not_to_have_text(before, timeout=MOMENT_MS)
+
+    page.get_by_role("button", name="Indicators").click()
+    page.get_by_label("MACD").check()
+    page.get_by_label("Bollinger").check()
+    page.keyboard.press("Escape")
+    chart = page.get_by_test_id("chart")
+    for wanted in (r"Bollinger 20, 2\s*\d", r"RSI 14\s*\d", r"MACD 12, 26, 9\s*Hist .?\d"):
+        expect(chart).to_contain_text(re.compile(wanted), timeout=MOMENT_MS)
+    page.get_by_role("button", name="5m", exact=True).click()
+    expect(legend).to_contain_text(re.compile(r"\d\d:\d[05](?!\d)"), timeout=MOMENT_MS)
+
+    page.reload()
+    expect(chart).to_contain_text("MACD 12, 26, 9", timeout=MOMENT_MS)
+    five = page.get_by_role("button", name="5m", exact=True)
+    expect(five).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("application").press("ArrowLeft")
+    expect(chart.locator("[aria-live]")).to_contain_text("close", timeout=MOMENT_MS)
+    assert console == []
+
+
+def test_page_shows_what_the_stages_count_and_what_streaming_adds(
+    page: Page, console: list[str]
+) -> None:
+    page.get_by_role("tab", name="Ledger").click()
+    balance = page.get_by_test_id("ledger-balance")
+    expect(balance).to_have_attribute("data-balanced", "true", timeout=MOMENT_MS)
+    expect(page.get_by_test_id("ledger-stages")).not_to_contain_text("Does not answer")
+
+    page.get_by_role("tab", name="Health").click()
+    health = page.get_by_test_id("health")
+    expect(health.get_by_role("region", name="Parts")).to_contain_text("streaming")
+
+    page.get_by_role("tab", name="Anomalies").click()
+    expect(page.get_by_role("tabpanel", name="Anomalies")).to_contain_text(
+        re.compile("Nothing unusual yet|Reason"), timeout=MOMENT_MS
+    )
+
+    forming = page.get_by_test_id("features").get_by_role("row", name="RSI").get_by_role("cell")
+    expect(forming.last).to_have_text(NUMBER, timeout=MOMENT_MS)
+    page.get_by_role("tab", name="Statistics").click()
+    expect(page.get_by_test_id("stats")).to_contain_text(
+        re.compile(r"Trades\s*\d"), timeout=MOMENT_MS
+    )
+    assert console == []
+
+
 def test_page_on_a_phone_has_no_horizontal_scroll(page: Page) -> None:
     page.set_viewport_size({"width": 390, "height": 844})
-    expect(page.get_by_test_id("last-price")).to_be_visible(timeout=20_000)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    expect(page.get_by_test_id("last-price")).to_be_visible(timeout=MOMENT_MS)
+    for tab in ("Anomalies", "Fills", "Ledger", "Health", "Statistics"):
+        page.get_by_role("tab", name=tab).click()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), tab
