@@ -176,6 +176,8 @@ class BatchPlanner:
         # the moment at which the query began, whatever restarts before the first record.
         if not moved and not is_symbolic(start):
             return dict(start)
+        for shard in [s for s, one in found.items() if one.place.done and s in self._finders]:
+            self._finders.pop(shard).close()
         self._keep(found)
         self._newest = StreamOffset(self._name, self._created_ms, ends).to_dict()
         return self._newest

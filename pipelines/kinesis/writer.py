@@ -36,6 +36,7 @@ class KinesisWriter:
         read_timeout_s: Longest wait for an answer.
         rng: Jitter of the retries of :meth:`put_items`.
         sleep: How :meth:`put_items` waits between attempts.
+        stopped: Whether :meth:`put_items` is to give up instead of trying again.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class KinesisWriter:
         read_timeout_s: float = 5.0,
         rng: random.Random | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         self._stream = stream
+        self._stopped = stopped
         self._rng = rng or random.Random()  # noqa: S311 (jitter)
         self._sleep = sleep
         self._client = boto3.client(
@@ -119,7 +122,7 @@ class KinesisWriter:
             timeout_s: When to give up.
 
         Raises:
-            StreamError: Not all were stored in time.
+            StreamError: Not all were stored in time, or before the end.
         """
         lanes = _lanes(items)
         backoff = delays(first_s=0.1, cap_s=2.0, rng=self._rng)
@@ -130,6 +133,8 @@ class KinesisWriter:
             if failure is None:
                 backoff = delays(first_s=0.1, cap_s=2.0, rng=self._rng)
                 continue
+            if self._stopped():
+                raise StreamError(f"items not stored before the end: {failure}")
             if time.monotonic() >= deadline:
                 raise StreamError(f"items not stored after {timeout_s:.0f} s: {failure}")
             self._sleep(next(backoff))

@@ -81,6 +81,7 @@ class StreamingJob:
         self._watch: Watch | None = None
         self._revisions: Revisions | None = None
         self._threads: list[threading.Thread] = []
+        self._sinks: list[KinesisWriter] = []
         self._outbox: Outbox | None = None
         self._queries: dict[str, StreamingQuery] = {}
 
@@ -97,7 +98,7 @@ class StreamingJob:
             if config.ledger_every_s:
                 self._watch = self._open_watch(config)
             if config.signals:
-                self._outbox = signals.open_outbox(config)
+                self._outbox = signals.open_outbox(config, self._sink(config))
             if self._revised:
                 self._revisions = self._open_revisions(config)
             self._spark = open_session(config.spark)
@@ -206,6 +207,10 @@ class StreamingJob:
         if self._watch is not None and self._state == "running":
             with contextlib.suppress(RaytapeError):  # the next one tells it too
                 self._watch.finish()
+        if self._outbox is not None:
+            self._outbox.close()
+        for sink in self._sinks:
+            sink.close()
         if self._state != "failed":
             self._state = "stopped"
 
@@ -226,12 +231,19 @@ class StreamingJob:
         self._threads.append(thread)
         thread.start()
 
+    def _sink(self, config: StreamingConfig) -> KinesisWriter:
+        """A writer of ``market-signals`` that gives up when the job stops."""
+        kinesis = config.kinesis
+        sink = KinesisWriter(kinesis, kinesis.market_signals, stopped=self._stopped.is_set)
+        self._sinks.append(sink)
+        return sink
+
     def _open_watch(self, config: StreamingConfig) -> Watch:
         watch = Watch(
             LakeWriter(config.lake_uri, config.storage_options),
             self.stats,
             producer=config.producer_stats,
-            sink=KinesisWriter(config.kinesis, config.kinesis.market_signals),
+            sink=self._sink(config),
             ledger_every_s=config.ledger_every_s,
         )
         watch.open()
@@ -244,7 +256,7 @@ class StreamingJob:
         revisions = Revisions(
             LakeWriter(config.lake_uri, config.storage_options),
             self._archive,
-            KinesisWriter(config.kinesis, config.kinesis.market_signals),
+            self._sink(config),
             warmup.loader(),
             config.features,
             assumed_spread_bps=config.assumed_spread_bps,

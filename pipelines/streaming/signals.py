@@ -30,7 +30,7 @@ from pipelines.streaming.ask import PolicyClient
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.derived import LATENESS_NS, Derived
-from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.outbox import ItemSink, Outbox
 from pipelines.streaming.outliers import load
 from pipelines.streaming.parts import Decidable
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
@@ -213,15 +213,19 @@ class _Batches:
         self._outbox.take(run, query_id=query_id, batch_id=batch_id)
 
 
-def open_outbox(config: StreamingConfig) -> Outbox:
+def open_outbox(config: StreamingConfig, sink: ItemSink | None = None) -> Outbox:
     """Take the query over in the lake; what :func:`start` writes to.
+
+    Args:
+        config: The lake and the streams.
+        sink: ``market-signals``; a writer of its own by default.
 
     Raises:
         LakeError: The lake cannot be read or written.
     """
     outbox = Outbox(
         LakeWriter(config.lake_uri, config.storage_options),
-        KinesisWriter(config.kinesis, config.kinesis.market_signals),
+        sink or KinesisWriter(config.kinesis, config.kinesis.market_signals),
     )
     outbox.open()
     return outbox

@@ -226,6 +226,7 @@ def test_plan_begins_children_after_their_parent(fake: Any, native_time: bool) -
     child = fake.put("b", count=2) + fake.put("c")
     assert query.tick() == last
     assert sorted(query.drain()) == child
+    assert query.planner._finders.keys() == {"b", "c"}  # what is over holds nothing open
 
 
 @pytest.mark.parametrize("native_time", [True, False])

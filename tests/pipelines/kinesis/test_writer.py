@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from dataclasses import replace
 
 import boto3
@@ -117,4 +118,22 @@ def test_put_items_never_accepted_gives_up_in_time(kinesis, monkeypatch):
     )
     with pytest.raises(StreamError, match="Throttled"):
         writer.put_items(_items(2), timeout_s=0.05)
+    writer.close()
+
+
+def test_put_items_that_is_stopped_tries_no_more(kinesis, monkeypatch):
+    stopped = threading.Event()
+    writer = KinesisWriter(
+        kinesis, kinesis.market_signals, sleep=lambda _: stopped.set(), stopped=stopped.is_set
+    )
+    asked: list[int] = []
+
+    def refuse(records):
+        asked.append(len(records))
+        return [PutResult(error="Throttled")] * len(records)
+
+    monkeypatch.setattr(writer, "put", refuse)
+    with pytest.raises(StreamError, match="before the end"):
+        writer.put_items(_items(2))
+    assert len(asked) == 2
     writer.close()

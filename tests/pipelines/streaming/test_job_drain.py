@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import LakeError
+from cluster.processes import free_port
+from pipelines.errors import LakeError, StreamError
+from pipelines.lake.writer import LakeWriter
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
+from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.session import SparkConfig
 
 
@@ -45,3 +48,20 @@ def job_with(tmp_path: Path, due: Due | None) -> StreamingJob:
 def test_drain_is_done_when_no_revision_is_due(tmp_path, due, drained, left):
     assert job_with(tmp_path, due).drain(10.0) is drained
     assert (due.left if due else 0) == left
+
+
+def test_stop_ends_what_is_still_being_published_to_a_stream_that_is_away(tmp_path):
+    kinesis = KinesisConfig(
+        endpoint_url=f"http://127.0.0.1:{free_port()}", access_key="k", secret_key="s"
+    )
+    config = StreamingConfig(
+        SparkConfig(), kinesis, lake_uri=str(tmp_path), checkpoint_uri=str(tmp_path / "c")
+    )
+    job = StreamingJob(config)
+    sink = job._sink(config)
+    job._outbox = Outbox(LakeWriter(config.lake_uri), sink)
+    forming = job._outbox._pool.submit(sink.put_items, [{"id": "x", "symbol": "SPY"}])
+    job.stop()
+    with pytest.raises(StreamError, match="before the end"):
+        forming.result(30)
+    assert job._outbox._pool._shutdown
