@@ -113,7 +113,7 @@ class Ticket:
             qty=decimal_of(body, "qty", most=_MOST_SHARES, places=9),
             notional=decimal_of(body, "notional", most=_MOST_NOTIONAL_USD, places=2),
             **_prices(body, kind),
-            extended_hours=bool(body.get("extended_hours", False)),
+            extended_hours=_flag(body, "extended_hours"),
             client_order_id=client_id,
         )
         ticket.check()
@@ -201,6 +201,13 @@ def _one_of(body: Mapping[str, Any], name: str, choices: tuple[str, ...]) -> Any
     if value not in choices:
         raise _invalid(f"invalid {name}: {value}; one of {', '.join(choices)}")
     return value
+
+
+def _flag(body: Mapping[str, Any], name: str) -> bool:
+    value = body.get(name)
+    if value is not None and type(value) is not bool:
+        raise _invalid(f"{name} must be true or false, got {value!r}")
+    return bool(value)
 
 
 def _invalid(message: str) -> Refused:

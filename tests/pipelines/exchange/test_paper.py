@@ -377,6 +377,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"qty": 1, "type": "trailing_stop"}, "one of trail_price and trail_percent"),
     ({"qty": 1, "order_class": "bracket"}, "order_class bracket is not offered"),
     ({"qty": 1, "extended_hours": True}, "extended hours"),
+    ({"qty": 1, "extended_hours": "false"}, "extended_hours must be true or false"),
     ({"qty": 1, "client_order_id": "x" * 49}, "client_order_id"),
     ({"qty": 1, "type": "stop", "stop_price": 5, "time_in_force": "ioc"}, "not offered"),
 ]
