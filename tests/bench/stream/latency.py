@@ -11,8 +11,8 @@ import orjson
 
 from tests.bench.rows import Row, Samples, Say
 from tests.bench.stream.embedded import embedded
-from tests.bench.stream.load import Derived, Load, between
-from tests.bench.stream.running import MASTERS, running
+from tests.bench.stream.load import Derived, Load, Moments, between
+from tests.bench.stream.running import MASTERS, JobProcess, running
 from tests.bench.stream.tape import DAY_NS, OPEN_NS, symbols_of
 
 BUILD = Path(__file__).parents[3] / "build"
@@ -63,26 +63,29 @@ def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]
         running(folder / "job", kinesis, master, config=config, history=False) as job,
     ):
         job.event("running")
-        derived = Derived(kinesis)
-        derived.start()
-        for day, rate in enumerate(rates):
-            say(f"{rate:,} messages a second on {master}")
-            load = Load(
-                kinesis, symbols_of(SYMBOLS), rate, speed=SPEED, begin_ns=OPEN_NS + day * DAY_NS
-            )
-            load.start()
-            time.sleep(SETTLE_S)
-            before = set(load.bars)
-            time.sleep(MEASURE_S)
-            sent = {bar: ns for bar, ns in load.bars.items() if bar not in before}
-            deadline = time.monotonic() + LONGEST_S
-            while sent.keys() - derived.features.keys() and time.monotonic() < deadline:
-                job.check()
-                time.sleep(0.1)  # the load goes on, so that the slowest are not left out
-            load.stop()
-            found.append(Measured(master, rate, len(sent), between(sent, derived.features)))
-        derived.stop()
+        with Derived(kinesis) as derived:
+            for day, rate in enumerate(rates):
+                say(f"{rate:,} messages a second on {master}")
+                load = Load(
+                    kinesis, symbols_of(SYMBOLS), rate, speed=SPEED, begin_ns=OPEN_NS + day * DAY_NS
+                )
+                with load:
+                    sent = _sent(job, load, derived)
+                found.append(Measured(master, rate, len(sent), between(sent, derived.features)))
     return found
+
+
+def _sent(job: JobProcess, load: Load, derived: Derived) -> Moments:
+    """The bars of a stretch of time; the load goes on, so that the slowest are not left out."""
+    time.sleep(SETTLE_S)
+    before = set(load.bars)
+    time.sleep(MEASURE_S)
+    sent = {bar: ns for bar, ns in dict(load.bars).items() if bar not in before}
+    deadline = time.monotonic() + LONGEST_S
+    while sent.keys() - derived.features.keys() and time.monotonic() < deadline:
+        job.check()
+        time.sleep(0.1)
+    return sent
 
 
 def rows_of(measured: Sequence[Measured]) -> list[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from typing import Self
 
 import boto3
 
@@ -22,7 +23,23 @@ Moments = dict[tuple[str, str], int]
 """Symbol and start of a bar to a wall time, ns."""
 
 
-class Load(threading.Thread):
+class Worker(threading.Thread):
+    """A thread that runs while a ``with`` lasts."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._ended = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+
+
+class Load(Worker):
     """Puts messages at a rate, in records as the producer cuts them.
 
     Args:
@@ -42,14 +59,13 @@ class Load(threading.Thread):
         speed: float,
         begin_ns: int,
     ) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.tape = Tape(symbols, step_ns=int(1e9 * speed / rate), begin_ns=begin_ns)
         self.bars: Moments = {}
         self.put = 0
         self._kinesis = kinesis
         self._rate = rate
         self._linger_s = linger_of(len({bucket_of(s) for s in symbols}), LINGER_S)
-        self._ended = threading.Event()
 
     def run(self) -> None:
         client = boto3.client("kinesis", **self._kinesis.client_kwargs())
@@ -69,22 +85,17 @@ class Load(threading.Thread):
             self.put += len(messages)
         client.close()
 
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
-
     def _note(self, messages: Sequence[Message], wall_ns: int) -> None:
         self.bars |= {(m["S"], m["t"]): wall_ns for m in messages if m["T"] == BAR}
 
 
-class Derived(threading.Thread):
+class Derived(Worker):
     """Reads ``market-signals`` and notes when each bar's features came."""
 
     def __init__(self, kinesis: KinesisConfig) -> None:
-        super().__init__(daemon=True)
+        super().__init__()
         self.features: Moments = {}
         self._reader = StreamReader(kinesis, kinesis.market_signals, start=LATEST)
-        self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.wait(POLL_S):
@@ -93,10 +104,6 @@ class Derived(threading.Thread):
                 for item in codec.decode_items(record.data):
                     if item["kind"] == "features":
                         self.features.setdefault((item["symbol"], item["event_time"]), now)
-
-    def stop(self) -> None:
-        self._ended.set()
-        self.join()
         self._reader.close()
 
 
