@@ -305,11 +305,9 @@ class BatchPlanner:
         places = self._without_lost(known.shards)
         following = follow(places, self._shards)
         if late := _begun_late(places, following, self._shards):
-            log.warning(
-                "%s: the parents of shards %s are forgotten; they begin with the oldest records "
-                "there are, and what they held before is gone",
-                self._name,
-                late,
+            self._lose(
+                f"{self._name}: shards {late} begin so late that the service has forgotten their "
+                "parents: what they held before their oldest records may be gone"
             )
         return following
 
@@ -322,15 +320,24 @@ class BatchPlanner:
         gone = lost(places, self._shards)
         if not gone:
             return places
-        text = f"{self._name}: shards {gone} are gone and were not read to their end"
-        if self._fail_on_data_loss:
-            ends = ", ".join(
-                f"{shard} behind {places[shard].end}" if shard in places else f"all of {shard}"
-                for shard in gone
-            )
-            raise DataLoss(f"{text}: missing {ends}; failOnDataLoss=false goes on without them")
-        log.warning("%s; going on (failOnDataLoss=false)", text)
+        ends = ", ".join(
+            f"{shard} behind {places[shard].end}" if shard in places else f"all of {shard}"
+            for shard in gone
+        )
+        self._lose(
+            f"{self._name}: shards {gone} are gone and were not read to their end: missing {ends}"
+        )
         return without_lost(places, self._shards)
+
+    def _lose(self, what: str) -> None:
+        """Say what is lost, or may be.
+
+        Raises:
+            DataLoss: The query is to fail of it.
+        """
+        if self._fail_on_data_loss:
+            raise DataLoss(f"{what}; failOnDataLoss=false goes on without")
+        log.warning("%s; going on (failOnDataLoss=false)", what)
 
     def _anew(self, known: StreamOffset) -> dict[str, ShardOffset]:
         text = (
@@ -349,7 +356,7 @@ class BatchPlanner:
 def _begun_late(
     places: Mapping[str, ShardOffset], following: Iterable[str], shards: Sequence[Shard]
 ) -> list[str]:
-    """Shards that begin now, though a parent of theirs is forgotten already."""
+    """Shards that begin now, though their parents are forgotten already."""
     begun = set(following) - places.keys()
     listed = {shard.id for shard in shards}
-    return sorted(s.id for s in shards if s.id in begun and not listed.issuperset(s.parents))
+    return sorted(s.id for s in shards if s.id in begun and listed.isdisjoint(s.parents))

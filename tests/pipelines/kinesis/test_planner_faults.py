@@ -158,7 +158,14 @@ def test_plan_after_a_forgotten_parent_that_was_read_begins_with_its_children(fa
     made = [*fake.put("b", count=2), *fake.put("c", count=2)]
     query.restart()
     assert query.log[-1]["shards"]["a"]["done"]
+    with pytest.raises(DataLoss, match=r"'b', 'c'.* may be gone"):
+        query.tick()
+    query.options["fail_on_data_loss"] = False
+    query.restart()
     assert query.drain() == made
+    query.options["fail_on_data_loss"] = True
+    query.restart()
+    assert query.tick() == []
 
 
 def test_plan_logs_the_children_of_a_split_before_they_hold_anything(fake: Any) -> None:
