@@ -36,12 +36,14 @@ def history(settings: Settings, *, per_minute: int | None = None) -> RestHistory
 
 
 def market_now_ns(settings: Settings) -> int:
-    """Market time: the wall clock in live mode and on the test feed, else what the exchange says.
+    """Market time of history: the wall clock in live mode, else what the exchange says.
+
+    Also on the test feed of our exchange: its past is that of the simulated market.
 
     Raises:
         ConfigError: The exchange does not answer.
     """
-    if settings.wall_clock:
+    if settings.live:
         return wall_ns()
     clock = health.http_json(
         f"{settings.exchange_url}/v2/clock",

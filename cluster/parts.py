@@ -266,6 +266,8 @@ def start_serving(ray: Any, settings: Settings) -> None:
 
 def _fill(ray: Any, feed: Any, settings: Settings) -> None:
     """Give the feed the bars before the market opens, so that no chart begins empty."""
+    if settings.wall_clock and not settings.live:
+        return  # the test stream of our exchange has no past
     bars = learning.history(settings).bars_many(
         settings.symbols, before_ns=learning.market_now_ns(settings), limit=FEED_BARS
     )

@@ -64,6 +64,10 @@ def _producer(market: Any, stream: MemoryStream, tmp_path: Path, **changed: Any)
     )
 
 
+def _finished(market: Any) -> bool:
+    return bool(market.get("/raytape/clock")["state"] == "finished")
+
+
 def _is_whole(tape: list[Message], stored: list[Message]) -> int:
     """Whether each message of the tape is stored once, live or backfilled; how many were."""
     gaps = [m for m in stored if m["T"] == "gap"]
@@ -94,7 +98,9 @@ def test_exchange_connections_dropped_in_session_are_filled_to_the_last_message(
         market.post("/raytape/drop")
         running.until(lambda s, n=n: s["reconnects"] >= n and s["state"] == "streaming")
         acked = running.producer.stats()["acked"]
-        running.until(lambda s, acked=acked: s["acked"] > acked + 100)
+        running.until(  # on a slow machine the market is over before
+            lambda s, acked=acked: s["acked"] > acked + 100 or _finished(market)
+        )
     market.wait_finished()
     running.until(lambda s: s["backfills_open"] == 0 and s["queued"] == 0)
     assert running.drain()
