@@ -35,6 +35,7 @@ MAX_SYMBOLS = 12_000
 MAX_STATS = 60
 """Rows of statistics kept per symbol."""
 LATENCY_SAMPLES = 2_000
+_PASSED_ON = {"anomaly": "anomalies", "fill": "fills"}
 EARLY = 0.8
 """A conflated update may come this fraction of its interval early: polls are not exactly even."""
 
@@ -140,8 +141,8 @@ class FeedMemory:
                 self._provisional(item)
                 continue
             if item["kind"] == "alert":  # told again with its end
-                data = item["data"]
-                self._emit("alerts", item["symbol"], data["id"], item["event_time"], data)
+                name, at = item["symbol"], item["event_time"]
+                self._emit("alerts", name, item["data"]["id"], at, item["data"])
                 continue
             if item["id"] in self._items:
                 self.counts["item_repeats"] += 1
@@ -150,12 +151,10 @@ class FeedMemory:
             if len(self._items) > MAX_ITEM_IDS:
                 self._items.popitem(last=False)
             self.counts["items"] += 1
-            memory = self.symbol(item["symbol"])
-            if memory is None:
+            kind, symbol = item["kind"], item["symbol"]
+            if (memory := self.symbol(symbol)) is None:
                 continue
-            kind, symbol, event_time, data = (
-                item["kind"], item["symbol"], item["event_time"], item["data"],
-            )  # fmt: skip
+            event_time, data = item["event_time"], item["data"]
             if kind == "bar" and data.get("window", "1m") != "1m":
                 key = f"{data['window']}:{event_time}"
                 self._emit("rollups", symbol, key, event_time, {"event_time": event_time, **data})
@@ -171,9 +170,8 @@ class FeedMemory:
             elif kind == "stats":
                 _keep(memory.stats, {"event_time": event_time, **data})
                 self._emit("stats", symbol, event_time, event_time, data)
-            elif kind in ("anomaly", "fill"):
-                channel = "anomalies" if kind == "anomaly" else "fills"
-                self._emit(channel, symbol, item["id"], event_time, data)
+            elif kind in _PASSED_ON:
+                self._emit(_PASSED_ON[kind], symbol, item["id"], event_time, data)
 
     def _provisional(self, item: Mapping[str, Any]) -> None:
         """Tell of a forming bar with its features; only the newest counts, none is remembered."""
