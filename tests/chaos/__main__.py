@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from tests.chaos import faults
@@ -47,7 +48,8 @@ class Results:
             if isinstance(ledger := row.pop("ledger", None), dict):
                 row |= ledger
         if report.when == "teardown":
-            self._console.print(f"{name}: {row['outcome']}, {row['seconds']:.0f} s")
+            text = f"{name}: {row['outcome']}, {row['seconds']:.0f} s"
+            self._console.print(text, markup=False)
 
 
 def table_of(rows: dict[str, dict[str, Any]]) -> Table:
@@ -58,7 +60,7 @@ def table_of(rows: dict[str, dict[str, Any]]) -> Table:
     for name, row in sorted(rows.items(), key=lambda entry: (entry[1]["faults"], entry[0])):
         colour = "green" if row["outcome"] == "passed" else "red"
         table.add_row(
-            ", ".join(map(str, row["faults"])), faults.words(name),
+            ", ".join(map(str, row["faults"])), escape(faults.words(name)),
             f"[{colour}]{row['outcome']}[/]", *faults.numbers(row), faults.recovery(row),
             f"{row['seconds']:.0f}",
         )  # fmt: skip

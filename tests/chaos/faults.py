@@ -306,8 +306,9 @@ def page(rows: Mapping[str, Mapping[str, Any]]) -> str:
     """
     text = _HEAD + "".join(f"| {f.number}. {f.what} | {f.then} |\n" for f in FAULTS) + _RESULTS
     for fault in FAULTS:
-        for name, row in sorted(rows.items()):
-            if name.split("[")[0] in fault.shown_by:
+        for test in fault.shown_by:
+            found = {name: row for name, row in rows.items() if name.split("[")[0] == test}
+            for name, row in sorted((found or {test: {"outcome": "not run yet"}}).items()):
                 cells = [str(fault.number), words(name), row["outcome"], *numbers(row)]
                 text += f"| {' | '.join([*cells, recovery(row)])} |\n"
     text += _ALSO

@@ -35,4 +35,5 @@ def test_page_names_each_fault_and_each_result():
     assert (
         "| 3 | silence after the close is no fault | passed |  | 1,200 | 1,200 | 0 | 0 |  |" in text
     )
+    assert "| 1 | connection cut in mid frame many times is clean | not run yet |" in text
     assert all(f"| {fault.number}. " in text for fault in faults.FAULTS)

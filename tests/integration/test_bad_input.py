@@ -16,7 +16,8 @@ from tests.running import FAST, Running, platform, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
 
-FUTURE_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, -5.0, 123.456789
+FUTURE_PRICE, PAST_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, 987.5, -5.0, 123.456789
+BAD = 7
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def quarantine(running: Running) -> list[dict[str, Any]]:
     messages = [
         trade(NEGATIVE_PRICE, now),
         trade(FUTURE_PRICE, now + timedelta(days=365)),
+        trade(PAST_PRICE, now - timedelta(days=365)),
         {"T": "zz", "S": "AAPL", "what": "is this"},
         trade(GOOD_PRICE, now),
     ]
@@ -51,7 +53,7 @@ def quarantine(running: Running) -> list[dict[str, Any]]:
     running.exchange("/raytape/inject", {"messages": messages, "frames_b64": frames})
     lake = LakeQuery(running.settings.uri("lake"))
     sql = "SELECT * FROM quarantine"
-    until(lambda: lake.sql(sql).num_rows >= 6, timeout_s=60, what="six rows in quarantine")
+    until(lambda: lake.sql(sql).num_rows >= BAD, timeout_s=60, what="all in quarantine")
     return lake.sql(sql).to_pylist()
 
 
@@ -61,8 +63,9 @@ def test_bad_messages_are_quarantined_each_with_its_reason(
     reasons = Counter(row["reason"].split(":")[0] for row in quarantine)
     assert reasons["bad_number"] == 1
     assert reasons["future_event"] == 1
+    assert reasons["ancient_event"] == 1
     assert reasons["unknown_type"] == 1
-    assert sum(reasons.values()) == 6, reasons
+    assert sum(reasons.values()) == BAD, reasons
 
 
 def test_corrupt_frame_is_kept_as_it_came(quarantine: list[dict[str, Any]]) -> None:
@@ -73,7 +76,8 @@ def test_rest_of_a_bad_frame_is_stored(running: Running, quarantine: list[dict[s
     lake = LakeQuery(running.settings.uri("lake"))
     prices = f"SELECT count(*) AS n FROM trades WHERE price = {GOOD_PRICE}"
     assert lake.sql(prices).to_pylist() == [{"n": 1}]
-    bad = f"SELECT count(*) AS n FROM trades WHERE price IN ({FUTURE_PRICE}, {NEGATIVE_PRICE})"
+    left_out = (FUTURE_PRICE, PAST_PRICE, NEGATIVE_PRICE)
+    bad = f"SELECT count(*) AS n FROM trades WHERE price IN {left_out}"
     assert lake.sql(bad).to_pylist() == [{"n": 0}]
 
 
@@ -88,8 +92,8 @@ def test_quarantine_is_counted_and_later_data_is_unharmed(
 
     until(later, timeout_s=60, what="a newer signal with an opinion of its own")
     ledger = until(
-        lambda: (found := running.get("/v1/ledger"))["quarantined"] == 6 and found,
+        lambda: (found := running.get("/v1/ledger"))["quarantined"] == BAD and found,
         timeout_s=30,
-        what="six quarantined in the ledger",
+        what="all of it in the ledger",
     )
     assert ledger["lost"] == 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,10 @@ from pipelines.streaming import job as job_module
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
 from pipelines.streaming.session import SparkConfig, close_session, open_session
+from tests.chaos.jvm import FLAGS
+from tests.chaos.killed_job import KilledJob
+
+pytestmark = pytest.mark.timeout(600)  # a machine may be busy
 
 SPARK = SparkConfig(master="local[2]", app_name="archive-test", driver_memory="512m", ui_port=None)
 
@@ -44,7 +50,7 @@ def put(kinesis: KinesisConfig, records: list[Record | bytes]) -> None:
         assert answer["FailedRecordCount"] == 0
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 60) -> None:
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 240) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "not in time"
@@ -122,7 +128,7 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     eventually(lambda: job.stats()["archive"]["by_table"].get("trades") == sent)
     job.check()
     send(10)
-    assert job.drain(60)
+    assert job.drain(240)
     assert job.stats()["state"] == "running"
     assert len(trades(config)) == sent
     job.stop()
@@ -135,7 +141,7 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     (commits / f".{last.name}.crc").unlink(missing_ok=True)
     send(10)
     job = jobs()
-    assert job.drain(60)
+    assert job.drain(240)
     assert len(trades(config)) == sent
     assert job.stats()["archive"]["duplicates"] == 3 * 2
     job.stop()
@@ -145,7 +151,7 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     send(10)
     put(kinesis, [b"no record"])
     job = jobs()
-    assert job.drain(60)
+    assert job.drain(240)
     found = trades(config)
     assert len(found) == len({tuple(row.values()) for row in found}) == sent
     totals = job.stats()["archive"]
@@ -157,29 +163,49 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
 def test_job_begins_anew_when_its_streams_were_made_anew(config, jobs, kinesis, new_tape):
     old, new = new_tape("run-1"), new_tape("run-2")
     put(kinesis, [old.record(old.trade()) for _ in range(5)])
-    job = jobs(signals=True)
-    assert job.drain(60)
+    quick = {"archive_trigger_s": 0.1, "signals_trigger_s": 0.1}
+    job = jobs(signals=True, **quick)
+    checkpoints = Path(config.checkpoint_uri)
+    eventually(lambda: job.check() or job.stats()["archive"]["stored"] == 5)
+    eventually(lambda: job.check() or len(list(checkpoints.glob("*/*/commits/0"))) == 2)
     job.stop()
     put(kinesis, [old.record(old.trade())])
     # A batch that was planned in the old stream and never ran: it can not run in the new one.
-    for commits in Path(config.checkpoint_uri).glob("*/*/commits"):
-        for entry in commits.iterdir():
-            entry.unlink()
+    for entry in checkpoints.glob("*/*/commits/*"):
+        entry.unlink()
 
     client = boto3.client("kinesis", **kinesis.client_kwargs())
     for name in (kinesis.market_data, kinesis.market_signals):
         client.delete_stream(StreamName=name)
         client.get_waiter("stream_not_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
     local_aws.ensure_streams(kinesis, shards=2)
-    put(kinesis, [new.record(new.trade()) for _ in range(3)])
-
-    for _ in range(2):  # and once more: it has begun anew for good
-        job = jobs(signals=True, starting_position="LATEST")
-        assert job.drain(60)
-        assert job.stats()["archive"]["stored"] == 5 + 3
+    for signals in (True, False):  # and once more: it has begun anew for good
+        put(kinesis, [new.record(new.trade()) for _ in range(3)])
+        job = jobs(signals=signals, starting_position="LATEST", **quick)
+        stored = partial(lambda job: job.stats()["archive"]["stored"], job)
+        eventually(lambda read=stored, n=8 if signals else 11: read() == n)
+        eventually(lambda: len(list(checkpoints.glob("*/*/commits/0"))) == 2)
         assert job.stats()["archive"]["streams_replaced"] == 1
         job.stop()
-    assert len(list(Path(config.checkpoint_uri).iterdir())) == 1
+    assert len(list(checkpoints.iterdir())) == 1
+
+
+@pytest.mark.chaos
+def test_job_after_a_kill_between_two_commits_and_without_its_checkpoint_is_clean(
+    jobs, kinesis, tmp_path, record_property
+):
+    killed = KilledJob(kinesis, tmp_path, random.Random(22), java=FLAGS)  # `config`'s folders
+    try:
+        killed.die_at("after the state")
+    finally:
+        killed.close()
+    killed.forget()
+    job = jobs()
+    assert job.drain(240)
+    ledger = killed.ledger(job.stats())
+    record_property("ledger", asdict(ledger))
+    assert ledger.clean, str(ledger)
+    job.stop()
 
 
 def test_job_maintains_the_lake_while_it_runs(config, jobs, kinesis, new_tape):
@@ -196,7 +222,7 @@ def test_job_maintains_the_lake_while_it_runs(config, jobs, kinesis, new_tape):
         return bool(done["vacuumed_files"]) and done["compacted_files"] > 2
 
     eventually(vacuumed)
-    assert job.drain(60)
+    assert job.drain(240)
     assert len(trades(config)) == sent
     job.stop()
 
