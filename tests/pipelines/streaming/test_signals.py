@@ -21,7 +21,7 @@ from pipelines.codec import decode_items, encode_record
 from pipelines.events import MINUTE_NS, Record, bucket_of, format_time_ns, parse_time_ns
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, batch
-from pipelines.features.spec import FEATURE_SPEC
+from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC, FeatureSpec
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
 from pipelines.streaming import signals
@@ -117,8 +117,13 @@ def spark() -> Iterator[SparkSession]:
 
 
 @pytest.fixture
+def features() -> FeatureSpec:
+    return FEATURE_SPEC
+
+
+@pytest.fixture
 def config(
-    kinesis: KinesisConfig, tmp_path: Path, policy_url: str, history: History
+    kinesis: KinesisConfig, tmp_path: Path, policy_url: str, history: History, features: FeatureSpec
 ) -> StreamingConfig:
     return StreamingConfig(
         spark=SPARK,
@@ -130,6 +135,7 @@ def config(
         policy_url=policy_url,
         policy_deadline_s=10.0,
         history=history,
+        features=features,
         archive=False,
     )
 
@@ -269,7 +275,10 @@ def _unusual(history: History) -> dict[tuple[str, str, str], str]:
     return found
 
 
-def test_signals_from_a_new_checkpoint_decide_nothing_twice(config, kinesis, history, run):
+@pytest.mark.parametrize("features", [EXTENDED_SPEC], ids=["intraday-extended"])
+def test_signals_from_a_new_checkpoint_decide_nothing_twice(
+    config, kinesis, history, run, features
+):
     put(kinesis, history, range(4))
     assert run()["bars"] == 4 * len(SYMBOLS)
     shutil.rmtree(config.checkpoint_uri)
@@ -278,3 +287,12 @@ def test_signals_from_a_new_checkpoint_decide_nothing_twice(config, kinesis, his
     lake = LakeQuery(config.lake_uri)
     counted = lake.sql("SELECT count(*) AS n, count(DISTINCT event_time) AS m FROM signals")
     assert counted.to_pylist() == [{"n": 12, "m": 6}]
+    rows = lake.sql("SELECT * FROM features WHERE symbol = 'QQQ' ORDER BY event_time").to_pylist()
+    starts = [T0 + (i - N_HISTORY) * MINUTE_NS for i in range(len(history.closes))]
+    expected = batch(
+        close=history.closes, high=history.closes, low=history.closes, volume=history.volumes,
+        start_ns=starts, spread_bps=2.0, spec=features,
+    )[N_HISTORY:][:6]  # fmt: skip
+    got = np.array([[row[name] for name in features.names] for row in rows])
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    assert {row["fingerprint"] for row in rows} == {features.fingerprint}
