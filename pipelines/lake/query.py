@@ -23,8 +23,8 @@ from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.errors import LakeError
-from pipelines.events import MINUTE_NS, format_time_ns
-from pipelines.lake.tables import ARCHIVE_STATE, TABLES, table
+from pipelines.events import DAY_NS, MINUTE_NS, format_time_ns
+from pipelines.lake.tables import ARCHIVE_STATE, PARTITION, TABLES, table
 from pipelines.lake.views import VIEWS, needed
 
 _NAMES = (*TABLES, ARCHIVE_STATE.name)
@@ -48,11 +48,15 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 _RECENT_BARS = """
     SELECT * FROM (
         SELECT * FROM bars_current
-        WHERE symbol = $symbol AND event_time_ns <= $last_ns AND date <= $last_day::DATE
+        WHERE symbol = $symbol AND event_time_ns <= $last_ns
+            AND date >= $first_day::DATE AND date <= $last_day::DATE
         ORDER BY event_time_ns DESC LIMIT $limit
     ) ORDER BY event_time_ns
 """
 _FAR_NS = 2**62
+_NEAR_NS = 10 * DAY_NS
+"""The days in which bars are looked for first: they hold a window of most symbols, however much
+history the lake has."""
 _MISSING = re.compile(r"\.parquet.*(not found|No such file)|not found.*\.parquet", re.DOTALL)
 _UNKNOWN = re.compile(r"Table with name (\S+) does not exist")
 _ALL = re.compile(r"\s*SHOW\s+(ALL\s+)?TABLES\s*;?\s*", re.IGNORECASE)
@@ -185,15 +189,14 @@ class LakeQuery:
             LakeError: The lake cannot be read.
         """
         last_ns = _FAR_NS if before_ns is None else before_ns - MINUTE_NS
-        rows: list[dict[str, Any]] = self.sql(
-            _RECENT_BARS,
-            {
-                "symbol": symbol,
-                "last_ns": last_ns,
-                "last_day": format_time_ns(last_ns)[:10],
-                "limit": limit,
-            },
-        ).to_pylist()
+        about: dict[str, Any] = {"symbol": symbol, "last_ns": last_ns, "limit": limit}
+        about["last_day"] = format_time_ns(last_ns)[:10]
+        near = format_time_ns(max(0, last_ns - _NEAR_NS))[:10]
+        rows: list[dict[str, Any]] = []
+        if before_ns is not None and self._begins_before(near):
+            rows = self.sql(_RECENT_BARS, about | {"first_day": near}).to_pylist()
+        if len(rows) < limit:  # of a symbol that is seldom traded, or that begins here
+            rows = self.sql(_RECENT_BARS, about | {"first_day": "1970-01-01"}).to_pylist()
         return rows
 
     def _files(self, name: str, opened: DeltaTable) -> ds.Dataset:
@@ -207,6 +210,17 @@ class LakeQuery:
             return opened.to_pyarrow_dataset()
         local = pa_fs.SubTreeFileSystem(f"{self.uri}/{name}", pa_fs.LocalFileSystem())
         return opened.to_pyarrow_dataset(filesystem=local)
+
+    def _begins_before(self, day: str) -> bool:
+        """Whether there are bars of days before one."""
+        for name in ("bars", "features"):
+            try:
+                held = self._snapshot(name).partitions()
+            except (DeltaError, OSError):  # no table yet; whatever else it is, reading it tells
+                continue
+            if any(str(partition[PARTITION]) < day for partition in held):
+                return True
+        return False
 
     def _older(self, name: str, as_of: AsOf) -> DeltaTable:
         if isinstance(as_of, datetime) and as_of.tzinfo is None:

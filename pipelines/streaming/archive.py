@@ -105,7 +105,7 @@ class Archive:
                 )
             totals = self.state.totals
             totals = replace(totals, streams_replaced=totals.streams_replaced + self.replaced)
-            awaited = replaced.last_of(self._query()) if self.replaced else {}
+            awaited = replaced.last_of(self._query(timeout_s=None)) if self.replaced else {}
             self.state = replace(
                 self.state,
                 stream=stream,
@@ -308,8 +308,8 @@ class Archive:
     def _load(self) -> ArchiveState:
         return archive_state.load(self._query())
 
-    def _query(self) -> LakeQuery:
-        return LakeQuery(self._writer.uri, self._writer.storage_options)
+    def _query(self, *, timeout_s: float | None = 60.0) -> LakeQuery:
+        return LakeQuery(self._writer.uri, self._writer.storage_options, timeout_s=timeout_s)
 
 
 def start(

@@ -153,3 +153,22 @@ def test_sql_as_of_what_cannot_be_known_says_so(lake):
         lake.query.sql("FROM trades", as_of=99)
     with pytest.raises(LakeError, match="give a time"):
         lake.query.sql("SELECT * FROM trades, bars", as_of=1)
+
+
+def test_recent_bars_of_a_long_history_are_read_from_its_newest_days(lake, monkeypatch):
+    days = [AT - timedelta(days=back) for back in (90, 40, 3, 2, 1)]
+    lake.add("bars", *({"close": float(n), "at": day} for n, day in enumerate(days)))
+    lake.add("bars", {"close": 9.0, "at": AT, "symbol": "KO"})
+    before_ns = int(AT.timestamp()) * 1_000_000_000
+    real, begun = LakeQuery.sql, []
+
+    def sql(self: LakeQuery, text: str, parameters: Any = None, **options: Any) -> pa.Table:
+        begun.append(parameters["first_day"])
+        return real(self, text, parameters, **options)
+
+    monkeypatch.setattr(LakeQuery, "sql", sql)
+    for limit, first_days in ((3, ["2010-12-24"]), (4, ["2010-12-24", "1970-01-01"])):
+        begun.clear()
+        rows = lake.query.recent_bars("SPY", limit=limit, before_ns=before_ns)
+        assert [row["close"] for row in rows] == [float(n) for n in range(5)][-limit:]
+        assert begun == first_days
