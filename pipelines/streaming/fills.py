@@ -98,7 +98,8 @@ class Fills:
             self._commit(rows, now_ns, query_id=_RECOVERED, batch_id=batch_id)
         recent = lake.sql(_RECENT, {"since_us": (now_ns - 10 * MINUTE_NS) // 1000})
         try:  # readers drop what they know
-            self._sink.put_items(list(fill_items(recent)))
+            if recent.num_rows:
+                self._sink.put_items(list(fill_items(recent)))
         except StreamError as error:
             _log.warning("fills are not published again: %s", error)
 
