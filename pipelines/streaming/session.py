@@ -44,13 +44,11 @@ _ALLOCATION = f"""<?xml version="1.0"?>
 # Serial: on the few cores of a laptop the parallel collectors cost threads and memory for nothing.
 _JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=4 -Xss4m -XX:-UsePerfData"
 # Without Hadoop's native library every file that is made forks `chmod`, twice with its checksum
-# file, four times with Spark's own: 49 forks and 47 ms per batch. So: 2 forks and a few ms.
+# file, four times with Spark's own: 49 forks and 47 ms per batch. So Spark's checkpoints are made
+# without either: 5 forks. `fs.file.impl` must stay as it is: RocksDB's snapshots are copied through
+# `FileSystem.getLocal`, which casts it.
 _LOCAL_CHECKPOINTS = {
-    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
-    "spark.sql.streaming.checkpointFileManagerClass": (
-        "org.apache.spark.sql.execution.streaming.checkpointing."
-        "FileSystemBasedCheckpointFileManager"
-    ),
+    "spark.hadoop.fs.AbstractFileSystem.file.impl": "org.apache.hadoop.fs.local.RawLocalFs",
     "spark.sql.streaming.checkpoint.fileChecksum.enabled": "false",
 }
 _FOLDER_CONF = "spark.raytape.folder"

@@ -28,8 +28,18 @@ from pipelines.streaming import signals
 from pipelines.streaming.anomalies import Watch
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
+from tests.running import until
 
-SPARK = SparkConfig(master="local[2]", app_name="signals-test", driver_memory="512m", ui_port=None)
+SPARK = SparkConfig(
+    master="local[2]",
+    app_name="signals-test",
+    driver_memory="512m",
+    ui_port=None,
+    extra={
+        "spark.sql.streaming.stateStore.minDeltasForSnapshot": "1",
+        "spark.sql.streaming.stateStore.maintenanceInterval": "500ms",
+    },
+)
 SYMBOLS = ("SPY", "QQQ")
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
 N_HISTORY, N_LIVE = 150, 12
@@ -253,6 +263,21 @@ def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_fe
     indicators = [i["data"]["indicators"] for i in by_id.values() if i["kind"] == "features"]
     assert all(found["sma_60"] is not None for found in indicators)  # warm from history
     assert Policy.asked > asked
+
+
+def test_state_goes_into_snapshots_so_that_its_changes_need_not_be_kept_for_ever(
+    spark, config, kinesis, history
+):
+    put(kinesis, history, range(2))
+    outbox = signals.open_outbox(config)
+    query = signals.start(spark, config, outbox)
+    try:
+        query.processAllAvailable()
+        state = Path(config.checkpoint_uri) / "signals" / "state"
+        until(lambda: any(state.rglob("*.zip")), timeout_s=60, what="a snapshot of the state")
+    finally:
+        query.stop()
+        outbox.close()
 
 
 def _unusual(history: History) -> dict[tuple[str, str, str], str]:
