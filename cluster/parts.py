@@ -134,6 +134,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         symbols=settings.symbols,
         archive_trigger_s=settings.archive_trigger_s,
         signals_trigger_s=settings.signals_trigger_s,
+        fail_on_data_loss=settings.fail_on_data_loss,
         policy_url=f"{settings.gateway_url}/v1/signals/batch",
         policy_deadline_s=settings.policy_deadline_s,
         assumed_spread_bps=settings.assumed_spread_bps,

@@ -206,6 +206,7 @@ class Settings(BaseSettings):
     spark_driver_memory: str = Field("768m", description="Heap of the driver.")
     archive_trigger_s: float = Field(10.0, gt=0, description="Interval of the archive query.")
     signals_trigger_s: float = Field(0.5, gt=0, description="Interval of the signals query.")
+    fail_on_data_loss: bool = Field(True, description="Stop where the stream lost data unread.")
     policy_deadline_s: float = Field(1.0, gt=0, description="Longest wait for the policy.")
     assumed_spread_bps: float = Field(2.0, ge=0, description="Spread where there are no quotes.")
     features: Literal["intraday", "intraday-extended"] = Field(

@@ -31,6 +31,8 @@ class StreamingConfig:
         signals_max_bytes: About so much of the stream goes into one signals batch.
         starting_position: Where a query without a checkpoint begins in ``market-data``. The
             archive begins where the lake ends, if the lake says so.
+        fail_on_data_loss: Stop where records of the stream were forgotten before they were read
+            (the error names the range); else go on behind them, with a warning.
         policy_url: Address of ``POST /v1/signals/batch``; ``None``: every signal is HOLD
             ``unavailable``.
         policy_deadline_s: Longest wait for its answer.
@@ -65,6 +67,7 @@ class StreamingConfig:
     archive_max_bytes: int = 32 * 2**20
     signals_max_bytes: int = 8 * 2**20
     starting_position: str = "TRIM_HORIZON"
+    fail_on_data_loss: bool = True
     policy_url: str | None = None
     policy_deadline_s: float = 1.0
     assumed_spread_bps: float = 2.0

@@ -260,6 +260,7 @@ def start(
         config.kinesis.market_data,
         startingPosition=config.starting_position,
         maxBytesPerBatch=config.signals_max_bytes,
+        failOnDataLoss=config.fail_on_data_loss,
     )
     fold = Fold(
         warmup,

@@ -133,7 +133,7 @@ FAULTS = (
     ),
     Fault(
         21, "down for longer than the retention",
-        "stops with the exact missing range (`failOnDataLoss`, true by default)",
+        "stops with the exact missing range; `RAYTAPE_FAIL_ON_DATA_LOSS=false` goes on behind it",
         ("test_source_down_for_longer_than_the_retention_stops_and_names_what_is_missing",),
         ("test_read_of_a_trimmed_range_is_data_loss_and_names_what_is_missing",),
     ),
