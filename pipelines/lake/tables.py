@@ -137,7 +137,8 @@ TABLES: dict[str, Table] = {
             ],
             sort=("symbol", "to_ns"),
             raw=True,
-            doc="What a symbol had strictly between from and to was missed (null: from its start).",
+            doc="What a symbol had strictly between from and to was missed (null: from its start); "
+            "of the first and the last instant some may be stored.",
         ),
         make(
             "corrections",
