@@ -32,6 +32,7 @@ def ledger_table(
         at_ns: Wall time.
         ended: Whether the job ends in order with this.
 
+    >>> from pipelines import ledger
     >>> streaming = {"archive": {"stored": 5, "quarantined": 2}, "signals": {"bars": 3}}
     >>> made = ledger_table(ledger.rows(None, streaming), None, streaming, at_ns=0)
     >>> made.select(["stage", "received", "stored"]).to_pylist()[0]
