@@ -43,7 +43,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """A known session in which the producer and the Spark driver are killed once each."""
     folder = tmp_path_factory.mktemp("platform")
     with platform(
-        folder, symbols=",".join(SYMBOLS), speed=20, max_minutes=45, messages_per_minute=60, **FAST
+        folder, symbols=",".join(SYMBOLS), speed=20, max_minutes=36, messages_per_minute=60, **FAST
     ) as running:
         await_signals(running, 12)
         kill(running, "producer")

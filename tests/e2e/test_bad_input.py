@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,21 +11,12 @@ import msgpack
 import pytest
 
 from pipelines.lake.query import LakeQuery
-from tests.running import FAST, Running, platform, until
+from tests.running import Running, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
 
 FUTURE_PRICE, PAST_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, 987.5, -5.0, 123.456789
 BAD = 7
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A platform on `local[2]`: the way out if RayDP fails is a setting, and it works."""
-    folder = tmp_path_factory.mktemp("bad-input")
-    chosen: dict[str, Any] = {"symbols": "AAPL,SPY", "speed": 20, "spark_master": "local[2]"}
-    with platform(folder, **chosen, **FAST) as up:
-        yield up
 
 
 @pytest.fixture(scope="module")
