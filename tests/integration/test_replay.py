@@ -43,6 +43,7 @@ def lake(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeQ
         "symbols": "SPY",
         "run": "first-session",
         "speed": SPEED,
+        "spark_master": "local[2]",
     }
     with platform(folder, **chosen, **FAST) as running:
         until(

@@ -160,6 +160,8 @@ def test_job_stores_each_message_once_over_restarts_replays_and_lost_checkpoints
     assert (totals["holes"], totals["undecodable"], totals["quarantined"]) == (0, 1, 0)
 
 
+@pytest.mark.chaos
+@pytest.mark.long
 def test_job_begins_anew_when_its_streams_were_made_anew(config, jobs, kinesis, new_tape):
     old, new = new_tape("run-1"), new_tape("run-2")
     put(kinesis, [old.record(old.trade()) for _ in range(5)])
