@@ -17,8 +17,9 @@ ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
+MOMENT_MS = 20_000
 NUMBER = re.compile(r"\d")
-expect.set_options(timeout=20_000)  # its own 5 s are too few for two busy cores
+expect.set_options(timeout=MOMENT_MS)  # its own 5 s are too few for two busy cores
 
 
 @pytest.fixture
