@@ -7,6 +7,8 @@ import signal
 
 import pytest
 
+from pipelines.ingest import watch
+
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(600)]
 
 
@@ -27,7 +29,7 @@ def test_connection_cut_in_mid_frame_many_times_is_clean(rig, clean, cuts):
     assert 0 < ledger.in_gaps < ledger.sent / 2
 
 
-@pytest.mark.parametrize(("mute_s", "stale_s", "minutes"), [(5, 1.5, 10), long(300, 30.0, 340)])
+@pytest.mark.parametrize(("mute_s", "stale_s", "minutes"), [(15, 1.5, 25), long(300, 30.0, 340)])
 def test_connected_but_mute_feed_is_left_once_and_declared(rig, clean, mute_s, stale_s, minutes):
     exchange = rig(speed=60, messages_per_minute=60, max_minutes=minutes)
     exchange.produce(stale_s=stale_s, stale_bars_s=3 * stale_s)
@@ -37,7 +39,7 @@ def test_connected_but_mute_feed_is_left_once_and_declared(rig, clean, mute_s, s
     exchange.fault({"do": "mute", "for_s": mute_s})
     exchange.until(
         lambda: exchange.stats()["reconnects"] > before,
-        what="the silence was noticed", timeout_s=stale_s * 4 + 10,
+        what="the silence was noticed", timeout_s=stale_s * watch.UNLEARNED_PATIENCE + 20,
     )  # fmt: skip
     ledger = clean(exchange.finish(timeout_s=mute_s + 120))
     # While it stays mute, each new connection is given twice the time of the one before.
