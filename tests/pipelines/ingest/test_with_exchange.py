@@ -31,6 +31,7 @@ import json, signal, sys, threading
 from pathlib import Path
 from pipelines.ingest.actor import ProducerActor
 from pipelines.ingest.config import ProducerConfig
+from pipelines.ingest.files import replace_text
 from pipelines.kinesis.batching import Batcher
 from pipelines.kinesis.tail import StreamTail
 from pipelines.kinesis.writer import KinesisWriter
@@ -49,10 +50,9 @@ asked = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: asked.set())
 out = Path(settings["stats"])
 while not asked.wait(0.05):
-    out.with_suffix(".tmp").write_text(json.dumps(actor.stats()))
-    out.with_suffix(".tmp").replace(out)
+    replace_text(out, json.dumps(actor.stats()))
 drained = actor.drain(20)
-out.write_text(json.dumps({**actor.stats(), "drained": drained}))
+replace_text(out, json.dumps({**actor.stats(), "drained": drained}))
 """
 
 

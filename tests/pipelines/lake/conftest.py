@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from cluster import processes
 from pipelines.lake.tables import TABLES
 
 BarTable = Callable[..., pa.Table]
@@ -40,3 +42,26 @@ def bars() -> BarTable:
         return pa.Table.from_pylist(rows, schema=schema)
 
     return make
+
+
+@pytest.fixture
+def store_time(tmp_path: Path) -> Callable[[], datetime]:
+    """Tells a time after all that is written and before all that will be.
+
+    A version is as old as the file of its log, and a file system's clock moves in steps of some
+    milliseconds.
+    """
+    file = tmp_path / "clock"
+
+    def touched() -> float:
+        file.write_bytes(b"")
+        return file.stat().st_mtime
+
+    def tell() -> datetime:
+        begun = touched()
+        processes.wait_until(
+            lambda: touched() > begun, name="the store's clock", timeout_s=5, poll_s=0.001
+        )
+        return datetime.fromtimestamp(begun, UTC) + timedelta(microseconds=1)
+
+    return tell

@@ -314,14 +314,14 @@ def test_days_beyond_those_that_a_table_keeps_are_dropped(writer, bars):
     assert keeper.stats()["dropped_days"] == 2
 
 
-def test_query_travels_back_over_a_compaction_within_the_retention(writer, bars):
+def test_query_travels_back_over_a_compaction_within_the_retention(writer, bars, store_time):
     generation = writer.open_query("q", tables=["bars"])
     for batch in range(6):
         writer.commit(
             "bars", bars("SPY", batch), query_id="q", batch_id=batch, generation=generation
         )
         if batch == 2:
-            then = datetime.now(UTC)
+            then = store_time()
     maintenance(writer, Limits(many_files=2, retention_h=1)).run()
     query = LakeQuery(writer.uri)
     assert query.sql("FROM bars", as_of=then).num_rows == 3

@@ -135,9 +135,9 @@ def test_bars_current_are_the_last_revision_else_the_vendors_else_our_own(lake):
     ]  # fmt: skip
 
 
-def test_sql_as_of_a_time_reads_the_tables_as_they_were(lake):
+def test_sql_as_of_a_time_reads_the_tables_as_they_were(lake, store_time):
     lake.add("trades", trade(1, 10.0))
-    before = datetime.now(UTC)
+    before = store_time()
     lake.add("trades", trade(2, 11.0))
     lake.add("corrections", {"type": "x", "original_id": 1, "exchange": "D"})
     sql = "SELECT trade_id FROM trades_current ORDER BY 1"
