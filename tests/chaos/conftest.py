@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 
 from pipelines.ports import KinesisConfig
+from tests.chaos.deciding import deciding
+from tests.chaos.jvm import quick_java
+from tests.chaos.killed_job import KilledJob
 from tests.chaos.rig import Rig
 
 
@@ -20,6 +24,29 @@ def rig(tmp_path: Path, kinesis: KinesisConfig) -> Iterator[Callable[..., Rig]]:
 
     def make(**given: Any) -> Rig:
         made.append(Rig(tmp_path, kinesis, **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def policy() -> Iterator[str]:
+    """Address of a policy that decides."""
+    with deciding() as url:
+        yield url
+
+
+@pytest.fixture
+def job(kinesis: KinesisConfig, tmp_path: Path) -> Iterator[Callable[..., KilledJob]]:
+    """Starts streaming jobs to be killed; ends what is left of them."""
+    made: list[KilledJob] = []
+
+    def make(seed: int, *, folder: Path = tmp_path, **given: Any) -> KilledJob:
+        given = {"kinesis": kinesis, "java": quick_java()} | given
+        folder.mkdir(exist_ok=True)
+        made.append(KilledJob(given.pop("kinesis"), folder, random.Random(seed), **given))
         return made[-1]
 
     yield make

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
-from tests.chaos.deciding import deciding
-from tests.chaos.jvm import quick_java
 from tests.chaos.killed_job import KilledJob, Ledger, in_time
 from tests.pipelines.kinesis.deadly import PLACES
 
@@ -25,26 +22,6 @@ TASK_PLACES = ("read", "shuffle", "write", "fold")
 KILLS = int(os.environ.get("RAYTAPE_KILLS", "50"))
 
 pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(14_400)]
-
-
-@pytest.fixture
-def policy() -> Iterator[str]:
-    with deciding() as url:
-        yield url
-
-
-@pytest.fixture
-def job(kinesis, tmp_path) -> Iterator[Callable[..., KilledJob]]:
-    made: list[KilledJob] = []
-
-    def make(seed: int, **given: Any) -> KilledJob:
-        given = {"java": quick_java()} | given
-        made.append(KilledJob(kinesis, tmp_path, random.Random(seed), **given))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def drivers_die(job: KilledJob, places: Sequence[str], *, forget_every: int) -> Ledger:

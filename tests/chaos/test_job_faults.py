@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,34 +18,12 @@ import pytest
 
 from cluster import local_aws
 from tests.chaos.deciding import deciding
-from tests.chaos.jvm import quick_java
 from tests.chaos.killed_job import KilledJob
 
 SOAK_MINUTES = float(os.environ.get("RAYTAPE_SOAK_MINUTES", "10"))
 KILL_EVERY_S = float(os.environ.get("RAYTAPE_SOAK_KILL_EVERY_S", "120"))
 
 pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(14_400)]
-
-
-@pytest.fixture
-def policy() -> Iterator[str]:
-    with deciding() as url:
-        yield url
-
-
-@pytest.fixture
-def job(kinesis, tmp_path) -> Iterator[Callable[..., KilledJob]]:
-    made: list[KilledJob] = []
-
-    def make(seed: int, *, folder: Path = tmp_path, **given: Any) -> KilledJob:
-        given = {"kinesis": kinesis, "java": quick_java()} | given
-        folder.mkdir(exist_ok=True)
-        made.append(KilledJob(given.pop("kinesis"), folder, random.Random(seed), **given))
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
 
 
 def test_zombie_driver_beside_the_new_one_is_fenced(job, clean, policy):
