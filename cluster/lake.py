@@ -172,11 +172,10 @@ def keep_evaluation(settings: Settings, ref: ModelRef, rows: Mapping[str, Any]) 
         )
     writer = LakeWriter(settings.uri("lake"), settings.store_options())
     generation = writer.open_query(EVALUATE, tables=(wanted.name,))
-    last = writer.last_batch(wanted.name, EVALUATE)
     writer.commit(
         wanted.name,
         pa.Table.from_pylist(made, schema=wanted.schema),
         query_id=EVALUATE,
-        batch_id=0 if last is None else last + 1,
+        batch_id=writer.next_batch(wanted.name, EVALUATE),
         generation=generation,
     )

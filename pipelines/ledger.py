@@ -78,14 +78,23 @@ def rows(
     return found
 
 
+def lag_of(query: Stats) -> tuple[float, str]:
+    """How far behind the tip a query is in its latest shard, ms, and that shard.
+
+    >>> lag_of({"lag": {"shard-0": {"ms": 5}, "shard-1": {"ms": 9}}}), lag_of({})
+    ((9, 'shard-1'), (0, ''))
+    """
+    lags = (query.get("lag") or {}).items()
+    return max(((lag.get("ms") or 0, shard) for shard, lag in lags), default=(0, ""))
+
+
 def behind(archive: Stats) -> bool:
     """Whether the archive is far from the tip of a shard.
 
     >>> behind({"lag": {"shard-0": {"ms": 40_000, "records": 12}}}), behind({})
     (True, False)
     """
-    lags = (archive.get("lag") or {}).values()
-    return any((lag.get("ms") or 0) > BEHIND_MS for lag in lags)
+    return lag_of(archive)[0] > BEHIND_MS
 
 
 class Overdue:

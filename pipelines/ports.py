@@ -108,6 +108,18 @@ class RecordSink(Protocol):
         ...
 
 
+class ItemSink(Protocol):
+    """Takes items of ``market-signals``; :class:`pipelines.kinesis.writer.KinesisWriter` is one."""
+
+    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Return when all are stored.
+
+        Raises:
+            StreamError: They could not be stored.
+        """
+        ...
+
+
 class StoredMarks(Protocol):
     """Knows what the lake holds; so a producer need not send that again."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from pipelines import alerts
 from pipelines.events import MINUTE_NS, format_time_ns
 from pipelines.features import indicators
 from pipelines.features.rollup import WINDOWS
@@ -72,15 +73,16 @@ _FILLS = """
 """
 _ALERTS = """
     SELECT * FROM (
-        SELECT alert_id, name, severity, source, symbol, detail, epoch_us(began_at) AS began_us,
-               epoch_us(ended_at) AS ended_us, epoch_us(market_time) AS market_us
+        SELECT alert_id, name, severity, source, symbol, detail,
+               epoch_us(began_at) * 1000 AS began_ns, epoch_us(ended_at) * 1000 AS ended_ns,
+               epoch_us(market_time) * 1000 AS market_ns
         FROM alerts_current
     )
-    WHERE began_us * 1000 >= $start AND began_us * 1000 < $end
-      AND (ended_us IS NULL OR NOT $standing)
+    WHERE began_ns >= $start AND began_ns < $end
+      AND (ended_ns IS NULL OR NOT $standing)
       AND list_contains($severities, severity)
-      AND (began_us * 1000 < $after_ns OR (began_us * 1000 = $after_ns AND alert_id > $after_id))
-    ORDER BY began_us DESC, alert_id LIMIT $limit
+      AND (began_ns < $after_ns OR (began_ns = $after_ns AND alert_id > $after_id))
+    ORDER BY began_ns DESC, alert_id LIMIT $limit
 """
 _FILL = (
     "symbol", "model", "side", "shares", "price", "open", "bid_price", "ask_price", "spread_bps",
@@ -289,16 +291,8 @@ class ServedLake:
             "after_ns": after_ns,
             "after_id": after_id,
         }
-        return [
-            {
-                "id": row["alert_id"],
-                **{n: row[n] for n in ("name", "severity", "source", "symbol", "detail")},
-                "began_at": _text(row["began_us"]),
-                "ended_at": _text(row["ended_us"]),
-                "market_time": _text(row["market_us"]),
-            }
-            for row in self._query.sql(_ALERTS, parameters).to_pylist()
-        ]
+        rows = self._query.sql(_ALERTS, parameters).to_pylist()
+        return [alerts.from_row(row).data() for row in rows]
 
     def gaps(
         self,

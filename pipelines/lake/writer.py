@@ -222,6 +222,15 @@ class LakeWriter:
         version = self._seen(name).transaction_version(query_id)
         return None if version is None else int(version)
 
+    def next_batch(self, name: str, query_id: str) -> int:
+        """The number of a query id's next batch in a table, for queries that count their own.
+
+        Raises:
+            LakeError: The store cannot be read.
+        """
+        last = self.last_batch(name, query_id)
+        return 0 if last is None else last + 1
+
     def metadata_of(self, name: str, query_id: str, batch_id: int) -> dict[str, Any] | None:
         """What the commit of a batch keeps, with its ``files``; ``None`` if it is not there."""
         for entry in self._seen(name).history(HISTORY):

@@ -26,7 +26,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipelines.alerts import Alarm, Alert
-from pipelines.ledger import BEHIND_MS
+from pipelines.ledger import BEHIND_MS, lag_of
 from pipelines.streaming.rows import table_of
 
 Stats = Mapping[str, Any]
@@ -136,8 +136,7 @@ class Conditions:
 
 def _of_queries(streaming: Stats) -> Iterator[Alarm]:
     for name in ("archive", "signals"):
-        lags = (streaming[name].get("lag") or {}).items()
-        late_ms, shard = max(((lag.get("ms") or 0, shard) for shard, lag in lags), default=(0, ""))
+        late_ms, shard = lag_of(streaming[name])
         if late_ms > BEHIND_MS:
             text = f"{name} is {late_ms / 1000:,.0f} s behind the tip of {shard}"
             yield Alarm(f"{name}_behind", "warning", "streaming", text)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 import pyarrow as pa
@@ -20,6 +20,7 @@ from pipelines.errors import StreamError
 from pipelines.events import DAY_NS, MINUTE_NS, format_time_ns, item, parse_time_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.ports import ItemSink
 from pipelines.streaming.rows import table_of
 from pipelines.streaming.schemas import SIGNALS
 
@@ -49,14 +50,6 @@ Account = tuple[str, str, str]
 """Model, its version, symbol."""
 
 
-class Sink(Protocol):
-    """Takes items; :class:`pipelines.kinesis.writer.KinesisWriter` is one."""
-
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Return when all are stored."""
-        ...
-
-
 class Fills:
     """One driver's fills. One thread calls it.
 
@@ -67,7 +60,7 @@ class Fills:
     """
 
     def __init__(
-        self, writer: LakeWriter, sink: Sink, *, clock: Callable[[], int] = wall_ns
+        self, writer: LakeWriter, sink: ItemSink, *, clock: Callable[[], int] = wall_ns
     ) -> None:
         self._writer = writer
         self._sink = sink
@@ -93,8 +86,7 @@ class Fills:
         rows = self.new(signals)
         if rows:
             _log.warning("%d fills are added that an older driver did not get to", len(rows))
-            last = self._writer.last_batch(_FILLS, _RECOVERED)
-            batch_id = 0 if last is None else last + 1
+            batch_id = self._writer.next_batch(_FILLS, _RECOVERED)
             self._commit(rows, now_ns, query_id=_RECOVERED, batch_id=batch_id)
         recent = lake.sql(_RECENT, {"since_us": (now_ns - 10 * MINUTE_NS) // 1000})
         try:  # readers drop what they know

@@ -140,7 +140,7 @@ def times_of(tables: Mapping[str, pa.Table]) -> pa.Table:
             ends = pc.add(rows["event_time_ns"], MINUTE_NS)
             rows = rows.set_column(at, "event_time_ns", ends)
         parts.append(rows)
-    return pa.concat_tables(parts) if parts else pa.table({name: [] for name in _COLUMNS})
+    return pa.concat_tables(parts or [TABLES["trades"].schema.empty_table().select(_COLUMNS)])
 
 
 def gap_table(gaps: Iterable[Gap], *, reason: str, wall_ns: int) -> pa.Table:

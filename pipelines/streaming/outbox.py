@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 import pyarrow as pa
@@ -26,6 +26,7 @@ from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import spec_of
 from pipelines.lake.tables import EXTENDED_COLUMNS, FEATURE_COLUMNS, SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
+from pipelines.ports import ItemSink
 from pipelines.streaming.fills import Fills
 from pipelines.streaming.rows import (
     anomalies_table,
@@ -63,14 +64,6 @@ def new_stats() -> dict[str, Any]:
         "policy_refused": 0, "policy_opened": 0,
         "last_batch_ms": None, "last_event_time": None, "last_phases_ms": {},
     }  # fmt: skip
-
-
-class ItemSink(Protocol):
-    """Takes items; :class:`pipelines.kinesis.writer.KinesisWriter` is one."""
-
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Return when all are stored."""
-        ...
 
 
 class Outbox:

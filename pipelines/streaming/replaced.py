@@ -16,12 +16,9 @@ import pyarrow.compute as pc
 from pipelines.events import MINUTE_NS, bucket_of
 from pipelines.lake.archive_state import ArchiveState, Marks, Ranges
 from pipelines.lake.query import LakeQuery
-from pipelines.streaming.missing import Gap, gap_table
+from pipelines.streaming.missing import Gap, gap_table, times_of
 
 REASON = "stream_replaced"
-
-_ENDS_NS = {"trades": 0, "quotes": 0, "bars": MINUTE_NS}
-"""Tables with market time, and what lies between it and the time at which a row is known."""
 
 _LAST = """
     SELECT symbol, max(ns) AS ns FROM (
@@ -44,20 +41,13 @@ def last_of(query: LakeQuery) -> dict[str, int]:
 
 def first_of(tables: Mapping[str, pa.Table], symbols: Iterable[str]) -> dict[str, int]:
     """The first moment of each of these symbols in rows that were just parsed, market ns."""
+    times = times_of(tables)
     wanted = pa.array(list(symbols), pa.string())
-    found: dict[str, int] = {}
-    for name, later_ns in _ENDS_NS.items():
-        rows = tables.get(name)
-        if rows is None:
-            continue
-        live = pc.invert(pc.fill_null(rows["backfilled"], False))
-        rows = rows.filter(pc.and_(pc.is_in(rows["symbol"], value_set=wanted), live))
-        first = rows.group_by("symbol").aggregate([("event_time_ns", "min")])
-        for symbol, ns in zip(
-            first["symbol"].to_pylist(), first["event_time_ns_min"].to_pylist(), strict=True
-        ):
-            found[symbol] = min(found.get(symbol, ns + later_ns), ns + later_ns)
-    return found
+    came = times.filter(pc.is_in(times["symbol"], value_set=wanted))
+    first = came.group_by("symbol").aggregate([("event_time_ns", "min")])
+    return dict(
+        zip(first["symbol"].to_pylist(), first["event_time_ns_min"].to_pylist(), strict=True)
+    )
 
 
 def going_on(marks: Marks, accepted: Ranges) -> set[int]:

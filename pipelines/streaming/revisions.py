@@ -39,11 +39,11 @@ from pipelines.lake.dirty import Dirty
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
 from pipelines.lake.writer import LakeWriter
+from pipelines.ports import ItemSink
 from pipelines.streaming.bars import GAPPED_BARS
 from pipelines.streaming.known import Known, Minutes
 from pipelines.streaming.outbox import (
     Indicators,
-    ItemSink,
     features_table,
     indicators_of,
     items_of,
@@ -259,11 +259,13 @@ class Revisions:
             return
         payloads = list(self._payloads(work.symbol, changed, found))
         rows = features_table(payloads, known_ns=self._clock())
-        last = self._writer.last_batch(_FEATURES, QUERY)
         self._writer.commit(
-            _FEATURES, rows, query_id=QUERY, batch_id=0 if last is None else last + 1,
+            _FEATURES,
+            rows,
+            query_id=QUERY,
+            batch_id=self._writer.next_batch(_FEATURES, QUERY),
             generation=self._generation,
-        )  # fmt: skip
+        )
         self._stats["revisions"] += rows.num_rows
         _log.info("%s: %d bars revised", work.symbol, rows.num_rows)
         self._redone.touch(work.symbol, changed)

@@ -25,12 +25,13 @@ from pipelines.kinesis.source import source_options
 from pipelines.kinesis.writer import KinesisWriter
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.ports import ItemSink
 from pipelines.streaming.anomalies import AnomalyConfig
 from pipelines.streaming.ask import PolicyClient
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.derived import LATENESS_NS, Derived
-from pipelines.streaming.outbox import ItemSink, Outbox
+from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.outliers import load
 from pipelines.streaming.parts import Decidable
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live

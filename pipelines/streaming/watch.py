@@ -11,8 +11,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 from pipelines import ledger
 from pipelines.alerts import Alarm, Alert, Alerts, from_row
@@ -21,6 +21,7 @@ from pipelines.errors import StreamError
 from pipelines.events import DAY_NS, SECOND_NS, format_time_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.ports import ItemSink
 from pipelines.streaming.alerts import Conditions, alert_table
 from pipelines.streaming.ledger import ledger_table
 
@@ -55,14 +56,6 @@ _CRITICAL: Final = """
 _log = logging.getLogger(__name__)
 
 
-class Sink(Protocol):
-    """Takes items; :class:`pipelines.kinesis.writer.KinesisWriter` is one."""
-
-    def put_items(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Return when all are stored."""
-        ...
-
-
 class Watch:
     """One driver's watcher; one thread calls it, but for :meth:`stats`.
 
@@ -83,7 +76,7 @@ class Watch:
         streaming: Callable[[], Mapping[str, Any]],
         *,
         producer: Callable[[], Mapping[str, Any] | None] | None = None,
-        sink: Sink | None = None,
+        sink: ItemSink | None = None,
         ledger_every_s: float = 60.0,
         clock: Callable[[], int] = wall_ns,
         monotonic: Callable[[], float] = time.monotonic,
@@ -200,12 +193,11 @@ class Watch:
         self._anomalies = found
 
     def _commit(self, table: str, rows: Any) -> None:
-        last = self._writer.last_batch(table, QUERY)
         self._writer.commit(
             table,
             rows,
             query_id=QUERY,
-            batch_id=0 if last is None else last + 1,
+            batch_id=self._writer.next_batch(table, QUERY),
             generation=self._generation,
         )
 
