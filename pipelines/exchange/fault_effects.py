@@ -6,7 +6,7 @@ import logging
 from itertools import cycle, islice
 from typing import Any
 
-from pipelines.events import Message, format_time_ns
+from pipelines.events import Message, format_time_ns, reject_reason
 from pipelines.exchange.faults import Fault
 from pipelines.exchange.floor import Floor
 from pipelines.exchange.sockets import Client
@@ -15,6 +15,10 @@ _LOG = logging.getLogger(__name__)
 
 _GARBAGE = (b'[{"T":"t","S":"AAPL","p":', b"\xc1\xff\x00 no message at all", b'{"T":"t"}')
 """Broken off; neither JSON nor msgpack; no array."""
+
+
+_WHOLE = {"trades": set("ixpscz"), "quotes": {"bp", "ap"}, "bars": set("ohlcvn")}
+"""What a message must have for others to be made of it."""
 
 
 class FaultEffects:
@@ -82,11 +86,17 @@ class FaultEffects:
         return format_time_ns(self._floor.latest_ns)
 
     def _last(self, fault: Fault, channel: str) -> list[Message]:
-        """The last message of each symbol named; without names that of one symbol."""
+        """The last message of each symbol named; without names that of one symbol.
+
+        One that was a fault itself, or came from outside and lacks a field, does not count.
+        """
         last = [
             message
             for (of, symbol), message in self._floor.last.items()
-            if of == channel and fault.names(symbol)
+            if of == channel
+            and fault.names(symbol)
+            and message.keys() >= _WHOLE[channel]
+            and reject_reason(message, market_ns=self._floor.latest_ns) is None
         ]
         if not last:
             _LOG.warning("fault %s: nothing on %s yet, so nothing is done", fault.do, channel)

@@ -279,6 +279,18 @@ def test_burst_and_bad_prices_are_published(exchange: Exchange, tmp_path: Path) 
     assert isnan(taped[len(got) - 2]["p"])
 
 
+def test_fault_on_top_of_a_fault_does_not_stop_the_market(exchange: Exchange) -> None:
+    running = exchange(speed=60.0)
+    entries = [
+        {"do": "bad_price", "symbols": ["SPY"], "values": [None]},
+        {"do": "correction", "symbols": ["SPY"]},
+        {"do": "cancel", "symbols": ["SPY"]},
+    ]
+    got = _listen(running, *entries, until=_finished())
+    assert any(m["T"] == "t" and m["p"] is None for m in got)
+    assert sum(m["T"] == "b" for m in got) >= 15
+
+
 def test_skewed_ticks_are_on_the_tape_as_they_were_sent(exchange: Exchange, tmp_path: Path) -> None:
     running = exchange(record_dir=tmp_path, speed=60.0)
     early = lambda got: any(m["T"] != "b" and m["t"] < "2024-07-02T13:00:00Z" for m in got)  # noqa: E731
