@@ -55,7 +55,7 @@ class Item:
 
     Args:
         at_ns: When it is published, market time.
-        symbol: Whom it is about.
+        symbol: Whom it is about; a recorded one may name several, with commas.
         sentiment: -1 to 1.
         headline: What it says.
         sector: The symbol's sector.

@@ -42,7 +42,7 @@ class NewsHistory:
         last = Place("", 0, 0)
         for item in self._items(span, place):
             message = item.message()
-            if only_with_content and not message["content"]:
+            if only_with_content and not message.get("content"):
                 continue
             if len(found) == span.limit:
                 return found, last.token()
@@ -63,7 +63,9 @@ class NewsHistory:
         for session in reversed(sessions) if span.descending else sessions:
             items = self._source.news(session)
             for item in reversed(items) if span.descending else items:
-                if not start_ns <= item.at_ns <= end_ns or (wanted and item.symbol not in wanted):
+                if not start_ns <= item.at_ns <= end_ns:
+                    continue
+                if wanted and wanted.isdisjoint(item.symbol.split(",")):  # recorded: of several
                     continue
                 if place is not None and item.at_ns == place.ns and given:
                     given -= 1

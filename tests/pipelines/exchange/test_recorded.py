@@ -13,8 +13,10 @@ import pytest
 
 from pipelines.errors import ConfigError
 from pipelines.events import MINUTE_NS, Message, effective_ns, format_time_ns, parse_time_ns
+from pipelines.exchange.asked import Range
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.floor import Floor
+from pipelines.exchange.news_history import NewsHistory
 from pipelines.exchange.recorded import RecordedMarket, RecordedPlayback
 from pipelines.exchange.tick_history import TickHistory, TickQuery
 from pipelines.tape import TapeHeader, TapeWriter, read_tape
@@ -113,6 +115,20 @@ def test_recorded_order_is_that_of_the_tape_whatever_the_times_say(tmp_path: Pat
     assert _play(playback, OPENS + 6) == messages[:4]
     assert _play(playback, OPENS + MINUTE_NS - 1) == messages[4:5]
     assert _play(playback, OPENS + MINUTE_NS) == messages[5:]
+
+
+def test_recorded_news_of_several_symbols_is_found_by_each_of_them(tmp_path: Path) -> None:
+    news = {"T": "n", "symbols": ["KO", "A"], "id": 1, "updated_at": format_time_ns(OPENS + 3)}
+    _tape(tmp_path, [_trade(1), news])
+    history = NewsHistory(RecordedMarket(tmp_path))
+
+    def ids(*symbols: str, only_with_content: bool = False) -> list[int]:
+        span = Range(symbols, OPENS, OPENS + MINUTE_NS, limit=5, descending=True, token=None)
+        found, _ = history.page(span, content=True, only_with_content=only_with_content)
+        return [message["id"] for message in found]
+
+    assert [ids(), ids("A"), ids("SPY", "KO"), ids("SPY")] == [[1], [1], [1], []]
+    assert ids("A", only_with_content=True) == []
 
 
 def test_recorded_raw_frames_stand_in_their_place(tmp_path: Path) -> None:
