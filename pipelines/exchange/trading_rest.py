@@ -94,12 +94,13 @@ async def change(request: web.Request) -> web.Response:
     ``qty`` counts the shares that the old one has filled; the new one works for the rest.
     """
     desk, key = request.app[DESK], key_of(request)
-    old = _order(desk.member(key), request.match_info["id"])
     asked = await _body(request)
     if not isinstance(asked, dict):
         raise Refused(400, "request body format is invalid", code=40010000)
+    await _learn(request, [_order(desk.member(key), request.match_info["id"]).ticket.symbol])
+    # Nothing is awaited between this look at the order and its end: it may fill at any time.
+    old = _order(desk.member(key), request.match_info["id"])
     ticket = Ticket.of(_changed(old, asked), symbols=request.app[FLOOR].source.symbols)
-    await _learn(request, [ticket.symbol])
     return answer(order_json(desk.replace(key, old.id, ticket)))
 
 
