@@ -169,18 +169,19 @@ class Batcher:
                 continue
             if bucket.record is None:
                 self._take_backlog(bucket)
-            full = len(bucket.waiting) >= self._max_messages
-            if bucket.record is None and bucket.waiting and (cut or full):
-                bucket.record = self._seal(
-                    number, bucket, self._max_messages, wall_ns=wall_ns, market_ns=market_ns
-                )
             record = bucket.record
-            if record is None:
+            full = len(bucket.waiting) >= self._max_messages
+            if record is None and not (bucket.waiting and (cut or full)):
                 continue
-            size += len(record.data) + len(record.key)
-            if puts and (size > MAX_PUT_BYTES or len(puts) == MAX_PUT_RECORDS):
+            # What is sealed here is put at once: held back, it would stand in no journal.
+            most = size + len(str(number)) + (len(record.data) if record else self._max_bytes)
+            if puts and (most > MAX_PUT_BYTES or len(puts) == MAX_PUT_RECORDS):
                 self._first = numbers.index(number)  # the next call begins here: no bucket starves
                 return puts
+            if record is None:
+                limit = self._max_messages
+                record = bucket.record = self._seal(number, bucket, limit, wall_ns, market_ns)
+            size += len(record.data) + len(record.key)
             bucket.sent = True
             puts.append(record)
         if cut and puts:
@@ -243,7 +244,7 @@ class Batcher:
                 continue
             while bucket.waiting:
                 limit = max(self._max_messages, SPILL_MESSAGES)
-                put = self._seal(number, bucket, limit, wall_ns=wall_ns, market_ns=market_ns)
+                put = self._seal(number, bucket, limit, wall_ns, market_ns)
                 bucket.backlog.append(put)
                 puts.append(put)
         return puts
@@ -317,9 +318,7 @@ class Batcher:
                 lane.backoff = delays(first_s=RETRY_FIRST_S, cap_s=RETRY_CAP_S, rng=self._rng)
             lane.not_before_s = now_s + next(lane.backoff)
 
-    def _seal(
-        self, number: int, bucket: _Bucket, limit: int, *, wall_ns: int, market_ns: int
-    ) -> Put:
+    def _seal(self, number: int, bucket: _Bucket, limit: int, wall_ns: int, market_ns: int) -> Put:
         """Make the next record of a bucket from what waits."""
         count = min(len(bucket.waiting), limit)
         while True:

@@ -19,6 +19,7 @@ from pipelines.ingest.keeper import Keeper
 from pipelines.ingest.progress import Progress
 from pipelines.ingest.state import ProducerState
 from pipelines.kinesis.batching import Batcher
+from pipelines.ports import PutResult
 
 SYMBOLS = ("SPY", "AAPL", "TSLA")
 
@@ -267,6 +268,37 @@ def test_journal_after_a_full_disk_has_no_hole(tmp_path, monkeypatch):
     for bucket in (1, 2):
         mine = [bseq for b, bseq in written if b == bucket]
         assert mine == list(range(1, len(mine) + 1))
+    journal.close()
+
+
+@pytest.mark.parametrize("end", ["spill", "shelve_all"])
+def test_journal_of_more_than_one_call_takes_has_every_record(tmp_path, end):
+    """A dozen buckets of records of 800 kB: one call to the stream takes six of them."""
+    journal, tracker = Journal(tmp_path, max_bytes=10**8), GapTracker()
+    batcher = JournaledBatcher(
+        Batcher(
+            epoch="e", sealer=tracker, linger_s=0.04, max_messages=1, max_bytes=900_000,
+            rng=random.Random(1), load=journal.load,
+        ),
+        journal, progress=Progress(ProducerState("old"), epoch="e"), alarms=Alarms(),
+        spill_at=1, max_queued=100,
+    )  # fmt: skip
+    at = {"wall_ns": 1, "market_ns": 1}
+    for bucket in range(12):
+        batcher.queue(bucket).extend({"T": "x", "x": "y" * 800_000} for _ in range(2))
+    first = batcher.next_puts(0.0, **at)
+    assert 0 < len(first) < 12
+    if end == "spill":
+        batcher.has_room(**at)
+        batcher.settle(first, [PutResult()] * len(first), 0.0)
+        while batcher.unsent:
+            puts = batcher.next_puts(9.0, **at, flush=True)
+            batcher.settle(puts, [PutResult()] * len(puts), 9.0)
+    else:
+        batcher.shelve_all(**at)
+    written = [(entry.shelved.bucket, entry.shelved.bseq) for entry in journal.entries()]
+    for bucket in range(12):
+        assert [bseq for b, bseq in written if b == bucket] == [1, 2]
     journal.close()
 
 
