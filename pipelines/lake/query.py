@@ -12,7 +12,7 @@ import difflib
 import re
 import threading
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import duckdb
@@ -199,6 +199,20 @@ class LakeQuery:
             rows = self.sql(_RECENT_BARS, about | {"first_day": "1970-01-01"}).to_pylist()
         return rows
 
+    def days(self, name: str) -> set[date]:
+        """The days that a table has rows of, as its log tells; none if it was never written.
+
+        Raises:
+            LakeError: The store cannot be read.
+        """
+        try:
+            held = self._snapshot(name).partitions()
+        except TableNotFoundError:
+            return set()
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
+        return {date.fromisoformat(str(partition[PARTITION])) for partition in held}
+
     def _files(self, name: str, opened: DeltaTable) -> ds.Dataset:
         """The files of a snapshot.
 
@@ -213,14 +227,8 @@ class LakeQuery:
 
     def _begins_before(self, day: str) -> bool:
         """Whether there are bars of days before one."""
-        for name in ("bars", "features"):
-            try:
-                held = self._snapshot(name).partitions()
-            except (DeltaError, OSError):  # no table yet; whatever else it is, reading it tells
-                continue
-            if any(str(partition[PARTITION]) < day for partition in held):
-                return True
-        return False
+        first = date.fromisoformat(day)
+        return any(held < first for name in ("bars", "features") for held in self.days(name))
 
     def _older(self, name: str, as_of: AsOf) -> DeltaTable:
         if isinstance(as_of, datetime) and as_of.tzinfo is None:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
+from pipelines.events import DAY_NS
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.service import created_ms
 from pipelines.kinesis.source import source_options
@@ -303,7 +304,9 @@ class Archive:
             for name in missing.TABLES_WITH_TIME
         }  # fmt: skip
         rows = missing.times_of(tables)
-        return missing.gaps_of(holes, rows, lambda: replaced.last_of(self._query()))
+        # Without a limit of time: a batch that failed on one is replayed, and fails for ever.
+        lake, days = self._query(timeout_s=None), missing.FORGOTTEN_NS // DAY_NS + 1
+        return missing.gaps_of(holes, rows, lambda: replaced.last_of(lake, days=days))
 
     def _load(self) -> ArchiveState:
         return archive_state.load(self._query())

@@ -28,7 +28,7 @@ TABLES_WITH_TIME = ("trades", "quotes", "bars")
 _COLUMNS = ("symbol", "event_time_ns", "epoch", "bucket", "bseq")
 
 Since = Mapping[str, int | None]
-"""Per symbol the last moment before a hole, market ns; ``None``: it was never seen before."""
+"""Per symbol the last moment before a hole, market ns; ``None``: not seen for days, or ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Gap:
 
     Args:
         symbol: Its symbol.
-        from_ns: Its last moment before, market ns, if it was ever seen.
+        from_ns: Its last moment before, market ns, if it was seen in the days before.
         to_ns: Its first moment after.
     """
 

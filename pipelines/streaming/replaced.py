@@ -9,6 +9,7 @@ once of each bucket, by the first records that come in it, whatever they hold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import date, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,26 +17,38 @@ import pyarrow.compute as pc
 from pipelines.events import MINUTE_NS, bucket_of
 from pipelines.lake.archive_state import ArchiveState, Marks, Ranges
 from pipelines.lake.query import LakeQuery
-from pipelines.streaming.missing import Gap, gap_table, times_of
+from pipelines.streaming.missing import TABLES_WITH_TIME, Gap, gap_table, times_of
 
 REASON = "stream_replaced"
 
 _LAST = """
     SELECT symbol, max(ns) AS ns FROM (
-        SELECT symbol, max(event_time_ns) AS ns FROM trades GROUP BY symbol
-        UNION ALL SELECT symbol, max(event_time_ns) FROM quotes GROUP BY symbol
-        UNION ALL SELECT symbol, max(event_time_ns) + $minute FROM bars GROUP BY symbol
+        SELECT symbol, max(event_time_ns) AS ns FROM trades
+            WHERE date >= $first::DATE GROUP BY symbol
+        UNION ALL SELECT symbol, max(event_time_ns) FROM quotes
+            WHERE date >= $first::DATE GROUP BY symbol
+        UNION ALL SELECT symbol, max(event_time_ns) + $minute FROM bars
+            WHERE date >= $first::DATE GROUP BY symbol
     ) GROUP BY symbol
 """
 
 
-def last_of(query: LakeQuery) -> dict[str, int]:
+def last_of(query: LakeQuery, *, days: int | None = None) -> dict[str, int]:
     """The newest moment that the lake knows of each symbol, market ns.
+
+    Args:
+        query: The lake.
+        days: Only of symbols that came on the newest day or so many before it: the rest of the
+            history is not read.
 
     Raises:
         LakeError: The lake cannot be read.
     """
-    rows = query.sql(_LAST, {"minute": MINUTE_NS}).to_pylist()
+    first = date.min
+    if days is not None:
+        held = {day for name in TABLES_WITH_TIME for day in query.days(name)}
+        first = max(held, default=date.max) - timedelta(days)
+    rows = query.sql(_LAST, {"minute": MINUTE_NS, "first": first.isoformat()}).to_pylist()
     return {row["symbol"]: row["ns"] for row in rows}
 
 

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.events import bucket_of
+from pipelines.events import DAY_NS, bucket_of, format_time_ns
 from pipelines.lake.query import LakeQuery
+from pipelines.streaming import replaced
 from pipelines.streaming.missing import REASON, Hole, holes_of
+from tests.pipelines.streaming.conftest import START_NS
 from tests.pipelines.streaming.test_archive import Crash, CrashingWriter, Lake
 
 OTHER = next(s for s in (f"S{i}" for i in range(999)) if bucket_of(s) == bucket_of("SPY"))
@@ -99,6 +101,30 @@ def test_backfilled_messages_neither_begin_nor_end_a_gap(lake, tape, rows_of):
     live = tape.trade(i=9)
     lake.take(archive, [rows_of([tape.record(late), tape.record(live)])], batch_id=1)
     assert gaps(lake) == [("SPY", *received(last, live))]
+
+
+def test_hole_is_judged_by_the_last_days_alone_and_without_a_limit_in_time(
+    lake, tape, rows_of, monkeypatch
+):
+    archive = lake.archive()
+    old, last = tape.trade(OTHER), tape.trade()
+    old |= {"t": format_time_ns(START_NS - 12 * DAY_NS), "r": START_NS - 12 * DAY_NS + 5}
+    lake.take(archive, [rows_of([tape.record(old, last)])], batch_id=0)
+    for file in (Path(lake.uri) / "trades").glob("date=2010-12-22/*.parquet"):
+        file.unlink()  # whoever looks there fails
+    limits: list[float | None] = []
+    of_lake = replaced.last_of
+
+    def last_of(query: LakeQuery, **bounds: Any) -> dict[str, int]:
+        limits.append(query._timeout_s)
+        return of_lake(query, **bounds)
+
+    monkeypatch.setattr(replaced, "last_of", last_of)
+    tape.skip()
+    here, there = tape.trade(), tape.trade(OTHER)
+    lake.take(archive, [rows_of([tape.record(here, there)])], batch_id=1)
+    assert limits == [None]
+    assert gaps(lake) == [(OTHER, None, *received(there)), ("SPY", *received(last, here))]
 
 
 @pytest.mark.parametrize("at", range(4))
