@@ -10,13 +10,13 @@ from pathlib import Path
 
 import boto3
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from cluster import local_aws, processes
 from pipelines.ports import KinesisConfig
 
-# No test of ours times out an example: the machine may be busy with a platform beside it.
-settings.register_profile("raytape", deadline=None)
+# No example is judged by the clock: the machine may be busy with a platform beside it.
+settings.register_profile("raytape", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("raytape")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -44,19 +44,22 @@ def _ids(path: Path) -> list[int]:
 
 
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner),
     max_leaves=5,
 )
 
 
-_message = st.dictionaries(st.text(), _json).map(
+_message = st.dictionaries(st.text(max_size=12), _json, max_size=6).map(
     lambda m: {k: v for k, v in m.items() if k not in TIME_KEYS}
 )
 
 
 @settings(max_examples=25)
-@given(st.lists(st.lists(_message)), st.lists(st.binary(max_size=20)))
+@given(
+    st.lists(st.lists(_message, max_size=6), max_size=4),
+    st.lists(st.binary(max_size=20), max_size=4),
+)
 def test_tape_round_trip_gives_back_every_entry(
     tmp_path_factory: pytest.TempPathFactory,
     batches: list[list[dict[str, Any]]],
