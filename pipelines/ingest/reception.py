@@ -54,6 +54,7 @@ class Desk:
 
     Attributes:
         asked: Per symbol, the wall time at which it was first subscribed.
+        awaited: Symbols that are wanted, and miss messages until a source grants them.
     """
 
     def __init__(
@@ -77,10 +78,17 @@ class Desk:
         self.meter = meter
         self.alarms = alarms
         self.asked: dict[str, int] = {}
+        self.awaited: set[str] = set()
 
     def lost(self) -> Iterable[str]:
-        """Symbols that miss messages from now on."""
-        return self.tracker.known if ALL in self.asked else self.asked.keys()
+        """Symbols that miss messages from now on; those that were refused, since then."""
+        known = self.tracker.known
+        return known if ALL in self.asked else self.asked.keys() | (self.awaited & known)
+
+    def clear(self) -> None:
+        """Nobody wants anything: nothing is missed."""
+        self.asked.clear()
+        self.awaited.clear()
 
 
 class Reception:
@@ -110,7 +118,8 @@ class Reception:
         self.on_state = on_state
         self._desk = desk
         self._intake, self._tracker, self._sender = desk.intake, desk.tracker, desk.sender
-        self._lock, self._watch, self._asked = desk.lock, desk.watch, desk.asked
+        self._lock, self._watch = desk.lock, desk.watch
+        self._asked, self._awaited = desk.asked, desk.awaited
         self._wanted = wanted
         self._symbols = _tracked(wanted)
         self._fresh: set[str] = set()
@@ -130,6 +139,8 @@ class Reception:
         asked_ns = self._asked_ns = wall_ns()
         for symbol in self._symbols:
             self._asked.setdefault(symbol, asked_ns)
+        with self._lock:
+            self._awaited |= self._tracker.waiting
 
     def changes(self, wanted: Subscriptions, *, asked: bool) -> None:
         """Another subscription is wanted from now on; ``asked``: the first was asked already."""
@@ -147,6 +158,7 @@ class Reception:
         self._learn_clock()
         granted = set(_tracked(subscriptions))
         with self._lock:
+            self._end_waiting(granted)
             begun = self._fresh | (self._asked.keys() - self._tracker.known)
             begun &= granted - {ALL}
             clock, now_ns = self._intake.clock, wall_ns()
@@ -177,7 +189,9 @@ class Reception:
         self._refusal = f"{message}; not on {', '.join(left_out)}: {shown}"
         self.left_out = left_out
         log.error("%s", self._refusal)
-        self._forget(set(_tracked(left_out)) - set(_tracked(granted)))
+        left = set(_tracked(left_out)) - set(_tracked(granted))
+        self._forget(left)
+        self._awaited |= left
 
     def take(self, messages: Sequence[Any], received_ns: int) -> None:
         """Messages came, in this order."""
@@ -280,8 +294,7 @@ class Reception:
         with self._lock:
             self._intake.clock, self._intake.clock_known = clock, True
             begun_again = self._tracker.rewind(clock.market_ns(self._acked_ns) + MINUTE_NS)
-            if self._asked_ns is not None:
-                self._tracker.asked(clock.market_ns(self._asked_ns - LAG_NS))
+            self._note_asked()
             unwanted = self._tracker.waiting - set(self._symbols)
             if begun_again:
                 self._intake.begin_again()
@@ -293,11 +306,34 @@ class Reception:
         if ALL not in self._symbols:
             self._forget(unwanted | (self._asked.keys() - set(self._symbols)))
 
+    def _end_waiting(self, granted: set[str]) -> None:
+        """Awaited symbols are granted now; the caller locks.
+
+        One whose gap row is written already (up to its refusal, or to a message of a symbol that
+        was granted before it) missed more until now.
+        """
+        came = self._awaited & (self._awaited if ALL in granted else granted)
+        if not came:
+            return
+        self._awaited -= came
+        self._acked_ns, self._acked_s = wall_ns(), time.monotonic()
+        for symbol in came.intersection(self._symbols):
+            self._asked.setdefault(symbol, self._acked_ns)
+        missed = (came & self._tracker.known) - self._tracker.waiting
+        if missed:
+            self._tracker.interrupted(missed, reason="granted late")
+            self._note_asked()
+
+    def _note_asked(self) -> None:
+        if self._asked_ns is not None:
+            self._tracker.asked(self._intake.clock.market_ns(self._asked_ns - LAG_NS))
+
     def _forget(self, gone: Iterable[str]) -> None:
         """Symbols that are subscribed no more: what they missed until now is declared now."""
         symbols = list(gone)
         for symbol in symbols:
             self._asked.pop(symbol, None)
+            self._awaited.discard(symbol)
             self._fresh.discard(symbol)
         if not self._clock_known:
             return  # done when it is

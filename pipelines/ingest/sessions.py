@@ -125,7 +125,7 @@ class Sessions:
             ended = self._failed(chosen, str(error), reception.had_data)
         else:
             if not self._wanted():
-                desk.asked.clear()  # nobody wants anything: nothing is missed
+                desk.clear()
             if self._stopping():
                 with desk.lock:
                     reception.declare_open_gaps()
