@@ -23,6 +23,7 @@ from typing import Any
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, RemoveAction
@@ -31,6 +32,7 @@ from pipelines import retry
 from pipelines.clock import wall_ns
 from pipelines.errors import Fenced, LakeError
 from pipelines.lake.files import FileInfo, read_files, write_files
+from pipelines.lake.newest import newest_rows
 from pipelines.lake.tables import PARTITION, TABLES, Table, table
 
 __all__ = ["METADATA_KEY", "FileInfo", "LakeWriter", "write_files"]
@@ -241,8 +243,12 @@ class LakeWriter:
                     return found
         return None
 
-    def read_batch(self, name: str, query_id: str, batch_id: int) -> pa.Table | None:
+    def read_batch(
+        self, name: str, query_id: str, batch_id: int, *, own: pc.Expression | None = None
+    ) -> pa.Table | None:
         """The rows that the commit of a batch added, sorted as in their files.
+
+        The last is found without the log too by its ``known_at`` and ``own``: what the query writes.
 
         Returns:
             The rows; ``None`` if the batch was not committed.
@@ -255,14 +261,15 @@ class LakeWriter:
         if last is None or last < batch_id:
             return None
         kept = self.metadata_of(name, query_id, batch_id)
-        if kept is None:
-            raise LakeError(f"the commit of batch {batch_id} in {name} is no longer in its log")
+        wanted, options = table(name), self.storage_options
         try:
-            return read_files(
-                self.uri, table(name), kept["files"], storage_options=self.storage_options
-            )
+            if kept is not None:
+                return read_files(self.uri, wanted, kept["files"], storage_options=options)
+            if own is not None and last == batch_id:
+                return newest_rows(self._seen(name), self.uri, wanted, own, options)
         except OSError as error:
             raise self._unreadable(name, error) from error
+        raise LakeError(f"the commit of batch {batch_id} in {name} is no longer in its log")
 
     def _add_columns(self, wanted: Table) -> None:
         missing: set[str] = set()

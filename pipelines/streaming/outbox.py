@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.clock import wall_ns
 from pipelines.events import format_time_ns, item, parse_time_ns
@@ -39,6 +40,8 @@ from pipelines.streaming.rows import (
 from pipelines.streaming.schemas import SIGNALS
 
 _FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES[:4]
+_DECIDED: Final = pc.field("revision") == 0
+"""Rows of ``features`` that this query writes; the others are of the revisions."""
 _CIRCUIT: Final = ("closed", "half_open", "open")
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
 _COPIED: Final = (
@@ -113,7 +116,7 @@ class Outbox:
             StreamError: The items could not be stored.
         """
         started = time.perf_counter()
-        held = self._held(query_id, batch_id) if self._may_be_held else None
+        held = self._held(_SIGNALS, query_id, batch_id) if self._may_be_held else None
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
         counted, idle, forming = self._count([orjson.loads(row["payload"]) for row in rows])
@@ -128,7 +131,7 @@ class Outbox:
             self._commit(tables, query_id, batch_id)
             if self._may_be_held:  # what was there already wins over what was just computed
                 for name in (_FEATURES, _SIGNALS):
-                    found = self._writer.read_batch(name, query_id, batch_id)
+                    found = self._held(name, query_id, batch_id)
                     tables[name] = found if found is not None else tables[name]
             committed = time.perf_counter()
             self._publish(tables, [*bars, *idle])
@@ -166,8 +169,9 @@ class Outbox:
         """Give the threads back."""
         self._pool.shutdown(wait=False)
 
-    def _held(self, query_id: str, batch_id: int) -> pa.Table | None:
-        return self._writer.read_batch(_SIGNALS, query_id, batch_id)
+    def _held(self, name: str, query_id: str, batch_id: int) -> pa.Table | None:
+        own = _DECIDED if name == _FEATURES else pc.field("known_at").is_valid()
+        return self._writer.read_batch(name, query_id, batch_id, own=own)
 
     def _commit(self, tables: Mapping[str, pa.Table], query_id: str, batch_id: int) -> None:
         def commit(name: str) -> bool:
@@ -204,7 +208,7 @@ class Outbox:
 
     def _publish_anomalies(self, found: pa.Table, query_id: str, batch_id: int) -> None:
         if self._may_be_held:
-            held = self._writer.read_batch(_ANOMALIES, query_id, batch_id)
+            held = self._held(_ANOMALIES, query_id, batch_id)
             found = found if held is None else held
         if found.num_rows:
             self._sink.put_items(list(anomaly_items(found)))
