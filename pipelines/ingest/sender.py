@@ -114,11 +114,14 @@ class Sender:
         self.failure: Exception | None = None
 
     def start(self) -> None:
-        """Start the thread; the state of the new epoch is on disk when this returns."""
-        if self._state_path is not None:
-            self.save()
-            if not self._state_path.exists():
-                raise ConfigError(f"cannot write {self._state_path}; is the disk full?")
+        """Start the thread; the state of the new epoch is on disk when this returns.
+
+        Raises:
+            ConfigError: It cannot be saved. With the state of the run before, a restart would
+                take the records of this one for stored.
+        """
+        if not self.save():
+            raise ConfigError(f"cannot write {self._state_path}; is the disk full?")
         self._thread.start()
 
     def wake(self) -> None:
@@ -348,24 +351,25 @@ class Sender:
             self._warned_s = self._now_s()
             log.warning("the stream does not take records, trying again: %s", error)
 
-    def save(self) -> None:
-        """Save the state now. Any thread may, without the lock."""
+    def save(self) -> bool:
+        """Save the state now; whether it is saved. Any thread may, without the lock."""
         if self._state_path is None:
-            return
+            return True
         with self._saving:
-            self._save_to(self._state_path)
+            return self._save_to(self._state_path)
 
-    def _save_to(self, path: Path) -> None:
+    def _save_to(self, path: Path) -> bool:
         with self._lock:
             snapshot = replace(
                 self._progress.snapshot(self._tracker.acked),
                 edges=edges.to_json(self._tracker.acked_edges),
                 unfilled=self._tracker.unfilled.to_json(),
             )
+        self._next_save_s = self._now_s() + self._save_s
         try:
             states.save(path, snapshot)
-        except OSError as error:  # an old state is safe: more of the stream is read at the restart
+        except OSError as error:  # an old one of this run is safe: a restart reads more
             self._alarms.on("state_not_saved", str(error))
-        else:
-            self._alarms.off("state_not_saved")
-        self._next_save_s = self._now_s() + self._save_s
+            return False
+        self._alarms.off("state_not_saved")
+        return True

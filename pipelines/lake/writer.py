@@ -248,7 +248,7 @@ class LakeWriter:
     ) -> pa.Table | None:
         """The rows that the commit of a batch added, sorted as in their files.
 
-        The last is found without the log too by its ``known_at`` and ``own``: what the query writes.
+        The last is found without the log too: by its ``known_at``, and ``own``, the query's rows.
 
         Returns:
             The rows; ``None`` if the batch was not committed.

@@ -10,8 +10,12 @@ import time
 import pytest
 
 from pipelines.errors import ConfigError, StreamError
+from pipelines.ingest import state as states
 from pipelines.ingest.config import ProducerConfig
+from pipelines.ingest.producer import Producer
+from pipelines.ingest.state import ProducerState
 from pipelines.ingest.watch import StalenessWatch
+from pipelines.kinesis.batching import Batcher
 
 SYMBOLS = ("SPY", "AAPL", "TSLA")
 
@@ -315,6 +319,20 @@ def test_drain_with_stream_down_says_so(stream, feed, start):
     feed.publish([feed.trade("SPY")])
     running.until(lambda s: s["received"] == 1)
     assert running.drain(0.2) is False
+
+
+def test_start_on_a_full_disk_says_so_though_an_older_run_left_its_state(
+    stream, make_config, monkeypatch
+):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    states.save(make_config().state_path, ProducerState("before"))
+    monkeypatch.setattr("pipelines.ingest.files.replace_text", fails)
+    producer = Producer(make_config(), sink=stream, make_batcher=Batcher, tail=stream)
+    producer.stop()
+    with pytest.raises(ConfigError, match="disk full"):
+        producer.run()
 
 
 def test_config_never_shows_its_secret():
