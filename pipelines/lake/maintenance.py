@@ -45,7 +45,8 @@ class Limits:
     """What a pass does at most, and when.
 
     Args:
-        many_files: A day with more small files than this is compacted.
+        many_files: The newest day is compacted when it has more small files than this; an older
+            one when it has two.
         target_bytes: Size of a joined file; one of half that size is not small.
         join_rows: So many rows are joined at most at once: bounds the memory. A file with half as
             many is not small.
@@ -177,15 +178,23 @@ class Maintenance:
     def _crowded_day(self, table: DeltaTable) -> list[dict[str, Any]]:
         """Small files of the day that has the most, oldest first, as many as are joined at once."""
         days: dict[str, list[dict[str, Any]]] = {}
+        newest = ""
         for file in _files(table):
+            newest = max(newest, file[_DAY])
             if (
                 file["size_bytes"] < self._limits.target_bytes // 2
                 and file["num_records"] < self._limits.join_rows // 2
             ):
                 days.setdefault(file[_DAY], []).append(file)
-        most = max(days.values(), key=len, default=[])
-        if len(most) <= self._limits.many_files:
-            return []
+        most = max(
+            (
+                files
+                for day, files in days.items()
+                if len(files) > (self._limits.many_files if day == newest else 1)
+            ),
+            key=len,
+            default=[],
+        )
         most.sort(key=lambda file: (file["modification_time"], file["path"]))
         rows = accumulate(file["num_records"] for file in most)
         size = accumulate(file["size_bytes"] for file in most)

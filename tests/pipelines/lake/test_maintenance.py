@@ -246,6 +246,22 @@ def test_pass_joins_all_there_is_and_no_more_rows_at_once_than_its_limit(writer,
     assert LakeQuery(writer.uri).dataset("bars").count_rows() == 12
 
 
+def test_day_that_is_over_becomes_one_file_and_the_newest_is_left_until_it_is_crowded(writer, bars):
+    generation = writer.open_query("q", tables=["bars"])
+    for batch, day in enumerate((3, 3, 4, 5, 5, 5)):
+        writer.commit(
+            "bars", bars("SPY", batch, day=day), query_id="q", batch_id=batch,
+            generation=generation,
+        )  # fmt: skip
+    keeper = maintenance(writer)
+    keeper.run()
+    keeper.run()
+    assert keeper.stats()["compacted_files"] == 2
+    days = [Path(uri).parent.name for uri in DeltaTable(f"{writer.uri}/bars").file_uris()]
+    assert sorted(days) == ["date=2011-01-03", "date=2011-01-04", *["date=2011-01-05"] * 3]
+    assert LakeQuery(writer.uri).dataset("bars").count_rows() == 6
+
+
 def test_pass_that_runs_out_of_time_is_continued_at_the_table_it_had_come_to(writer, bars):
     generation = writer.open_query("q", tables=["bars"])
     for batch in range(12):
