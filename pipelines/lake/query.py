@@ -11,7 +11,9 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
@@ -66,6 +68,14 @@ AsOf = int | datetime
 """A version of a table, or a wall time."""
 
 
+@dataclass(slots=True)
+class _Open:
+    """A table, and the dataset of one of its versions: to build one takes time for each file."""
+
+    table: DeltaTable
+    built: tuple[int, ds.Dataset] | None = None
+
+
 class LakeQuery:
     """Reads the lake. Safe to share between threads; each query has a connection of its own.
 
@@ -73,6 +83,7 @@ class LakeQuery:
         uri: The lake's address.
         storage_options: Credentials and endpoint of an object store.
         timeout_s: A query that runs longer is interrupted; ``None``: never.
+        monotonic: A steady clock, seconds.
     """
 
     def __init__(
@@ -81,11 +92,13 @@ class LakeQuery:
         storage_options: Mapping[str, str] | None = None,
         *,
         timeout_s: float | None = 60.0,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = uri.rstrip("/")
         self.storage_options = dict(storage_options or {})
         self._timeout_s = timeout_s
-        self._open: dict[str, DeltaTable] = {}
+        self._monotonic = monotonic
+        self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
 
     def sql(
@@ -116,6 +129,7 @@ class LakeQuery:
                 f"a version is one of one table, and this reads {', '.join(names) or 'none'}; "
                 "give a time"
             )
+        begun_s = self._monotonic()
         connection = duckdb.connect(":memory:", config=_CONFIG)
         timer: threading.Timer | None = None
         try:
@@ -128,7 +142,10 @@ class LakeQuery:
             if len(statements) != 1 or statements[0].type not in _ANSWERING:
                 raise LakeError("one query that answers with rows is possible here, and no more")
             if self._timeout_s is not None:
-                timer = threading.Timer(self._timeout_s, connection.interrupt)
+                left_s = self._timeout_s - (self._monotonic() - begun_s)
+                if left_s <= 0:
+                    raise LakeError(f"to open the tables took longer than {self._timeout_s:g} s")
+                timer = threading.Timer(left_s, connection.interrupt)
                 timer.daemon = True
                 timer.start()
             answer = connection.sql(query, params=parameters)
@@ -164,7 +181,7 @@ class LakeQuery:
         try:
             if as_of is not None:
                 return self._files(name, self._older(name, as_of))
-            return self._files(name, self._snapshot(name))
+            return self._newest(name)
         except TableNotFoundError:
             return ds.dataset(wanted.schema.empty_table())
         except (DeltaError, OSError) as error:
@@ -206,12 +223,20 @@ class LakeQuery:
             LakeError: The store cannot be read.
         """
         try:
-            held = self._snapshot(name).partitions()
+            held = self._snapshot(name).table.partitions()
         except TableNotFoundError:
             return set()
         except (DeltaError, OSError) as error:
             raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
         return {date.fromisoformat(str(partition[PARTITION])) for partition in held}
+
+    def _newest(self, name: str) -> ds.Dataset:
+        opened = self._snapshot(name)
+        # The version first: what another thread brings up to date meanwhile is only built again.
+        version = opened.table.version()
+        if opened.built is None or opened.built[0] != version:
+            opened.built = version, self._files(name, opened.table)
+        return opened.built[1]
 
     def _files(self, name: str, opened: DeltaTable) -> ds.Dataset:
         """The files of a snapshot.
@@ -237,15 +262,14 @@ class LakeQuery:
         opened.load_as_version(as_of)
         return opened
 
-    def _snapshot(self, name: str) -> DeltaTable:
+    def _snapshot(self, name: str) -> _Open:
         with self._lock:
             opened = self._open.pop(name, None)
             if opened is None:
-                opened = DeltaTable(
-                    f"{self.uri}/{name}", storage_options=self.storage_options or None
-                )
+                options = self.storage_options or None
+                opened = _Open(DeltaTable(f"{self.uri}/{name}", storage_options=options))
             else:
-                opened.update_incremental()
+                opened.table.update_incremental()
             self._open[name] = opened
             return opened
 

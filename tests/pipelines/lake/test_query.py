@@ -88,6 +88,22 @@ def test_sql_that_runs_too_long_is_interrupted(tmp_path):
         slow.sql("SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range % 7 = 1")
 
 
+def test_sql_whose_tables_take_too_long_to_open_is_refused(tmp_path):
+    clock = iter((0.0, 10.0))
+    slow = LakeQuery(str(tmp_path), timeout_s=10, monotonic=lambda: next(clock))
+    with pytest.raises(LakeError, match="longer than 10 s"):
+        slow.sql("SELECT count(*) FROM bars")
+
+
+def test_dataset_is_built_once_for_each_version(query, tmp_path, bars):
+    first = query.dataset("bars")
+    assert query.dataset("bars") is first
+    writer = LakeWriter(str(tmp_path))
+    generation = writer.open_query("q", tables=["bars"])
+    writer.commit("bars", bars("KO", 30), query_id="q", batch_id=3, generation=generation)
+    assert (first.count_rows(), query.dataset("bars").count_rows()) == (5, 6)
+
+
 def test_dataset_of_an_unknown_table_is_refused(query):
     with pytest.raises(LakeError, match="trades"):
         query.dataset("nope")
