@@ -147,18 +147,21 @@ class JournaledBatcher:
                 self._alarms.off(alarm)
         return acked
 
-    def has_room(self, *, wall_ns: int, market_ns: int, stuck: bool = False) -> bool:
+    def has_room(
+        self, *, wall_ns: int, market_ns: int, stuck: bool = False, large: bool = False
+    ) -> bool:
         """Whether more may be taken in; makes room on disk where memory is short.
 
         Args:
             wall_ns: Wall time.
             market_ns: Market time.
             stuck: Nothing can be put now, of any bucket.
+            large: What waits takes more memory than its number tells.
         """
-        if not self.crowded:
+        if not (large or self.crowded):
             return True
         if self._journal is None:
-            return False
+            return not self.crowded
         self._spill(wall_ns=wall_ns, market_ns=market_ns, everything=stuck)
         return self._batcher.waiting < self._max_queued
 

@@ -60,6 +60,8 @@ class Intake:
 
     def __init__(self, batcher: MessageQueues, tracker: GapTracker) -> None:
         self._batcher = batcher
+        self._quarantine = batcher.queue(0)
+        self._raw_bytes = 0
         self._tracker = tracker
         self._routes: dict[str, MutableSequence[Message]] = {}
         self._buckets: dict[int, set[str]] = {}
@@ -76,6 +78,11 @@ class Intake:
     def unsent(self) -> int:
         """Messages that the stream does not hold for certain yet."""
         return self._batcher.unsent
+
+    @property
+    def raw_bytes(self) -> int:
+        """Size of what waits for the quarantine, or more; any thread may ask."""
+        return self._raw_bytes if self._quarantine else 0
 
     def use(self, symbols: Iterable[str]) -> None:
         """Symbols that are subscribed: heartbeats go to their buckets, and only there.
@@ -125,9 +132,8 @@ class Intake:
 
     def take_malformed(self, reason: str, raw: bytes, *, received_ns: int) -> None:
         """Keep raw bytes that are no message, for the quarantine."""
-        self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
+        self._keep_raw(reason, raw, received_ns)
         self.received += 1
-        self.malformed += 1
 
     def begin_again(self) -> None:
         """The market began again, with the same trades."""
@@ -162,13 +168,17 @@ class Intake:
         """Write one heartbeat into every bucket in use.
 
         It says that everything up to its market time that came has been written. While a gap row
-        is still to be written nobody may say so.
+        is still to be written nobody may say so. The one before, if it still waits and nothing
+        came since, says nothing beyond it: a stream that is away for days costs no memory.
         """
         if self._tracker.open:
             return
         market_ns = self.clock.market_ns(wall_ns)
         for bucket, symbols in self._buckets.items():
-            self._batcher.queue(bucket).append(
+            queue = self._batcher.queue(bucket)
+            if queue and queue[-1]["T"] == HEARTBEAT:
+                del queue[-1]
+            queue.append(
                 {
                     "T": HEARTBEAT,
                     "market_ns": market_ns,
@@ -236,7 +246,12 @@ class Intake:
             self.duplicates += 1
         else:
             raw = _printed(message)
-        self._batcher.queue(0).append(malformed(reason, raw=raw, received_ns=received_ns))
+        self._keep_raw(reason, raw, received_ns)
+
+    def _keep_raw(self, reason: str, raw: bytes, received_ns: int) -> None:
+        message = malformed(reason, raw=raw, received_ns=received_ns)
+        self._raw_bytes = self.raw_bytes + len(message["raw"])
+        self._quarantine.append(message)
         self.malformed += 1
 
 

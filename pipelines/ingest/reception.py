@@ -217,6 +217,7 @@ class Reception:
     def take_malformed(self, reason: str, raw: bytes, received_ns: int) -> None:
         """A frame came that cannot be read."""
         log.warning("a frame that cannot be read was quarantined: %s", reason)
+        self._wait_for_room()
         with self._lock:
             self._intake.take_malformed(reason, raw, received_ns=received_ns)
 

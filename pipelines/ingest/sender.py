@@ -40,6 +40,9 @@ MIN_WAIT_S = 0.0005
 IDENTITY_AFTER_S = 0.5
 """After so long without a stored record the stream is asked who it is: none is made anew faster."""
 
+QUARANTINE_BYTES = 32_000_000
+"""So much may wait for the quarantine: what cannot be read is one message, of whatever size."""
+
 PROBE_FIRST_S, PROBE_CAP_S = 0.1, 2.0
 MARKS_WITHIN_S = 30.0
 """So long the lake is asked what it holds before everything in the journal is sent again."""
@@ -140,15 +143,18 @@ class Sender:
 
     def has_room(self) -> bool:
         """Whether more may be taken in; what memory cannot hold goes to the journal first."""
-        if not self._batcher.crowded:
+        large = self._intake.raw_bytes >= QUARANTINE_BYTES
+        if not (large or self._batcher.crowded):
             return True
         wall = wall_ns()
         with self._lock:
-            return self._batcher.has_room(
+            room = self._batcher.has_room(
                 wall_ns=wall,
                 market_ns=self._intake.clock.market_ns(wall),
                 stuck=self._doubtful,
+                large=large,
             )
+            return room and self._intake.raw_bytes < QUARANTINE_BYTES
 
     def finish(self, timeout_s: float) -> bool:
         """Send all that waits, then end; whether all of it was stored in time.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
 from functools import partial
 
 import pytest
@@ -14,9 +15,11 @@ from pipelines.ingest.alarms import Alarms
 from pipelines.ingest.durable import JournaledBatcher
 from pipelines.ingest.gaps import GapTracker
 from pipelines.ingest.hot import HotBucket
+from pipelines.ingest.intake import Intake
 from pipelines.ingest.journal import Journal
 from pipelines.ingest.keeper import Keeper
 from pipelines.ingest.progress import Progress
+from pipelines.ingest.sender import Sender
 from pipelines.ingest.state import ProducerState
 from pipelines.kinesis.batching import Batcher
 from pipelines.ports import PutResult
@@ -299,6 +302,36 @@ def test_journal_of_more_than_one_call_takes_has_every_record(tmp_path, end):
     written = [(entry.shelved.bucket, entry.shelved.bseq) for entry in journal.entries()]
     for bucket in range(12):
         assert [bseq for b, bseq in written if b == bucket] == [1, 2]
+    journal.close()
+
+
+@pytest.mark.parametrize("journaled", [True, False])
+def test_quarantine_that_grows_large_asks_for_room_by_its_bytes(tmp_path, journaled, monkeypatch):
+    monkeypatch.setattr("pipelines.ingest.sender.QUARANTINE_BYTES", 1_000_000)
+    journal, tracker, alarms = Journal(tmp_path, max_bytes=10**8), GapTracker(), Alarms()
+    progress = Progress(ProducerState("old"), epoch="e")
+    batcher = JournaledBatcher(
+        Batcher(
+            epoch="e", sealer=tracker, linger_s=0.04, max_messages=100, max_bytes=900_000,
+            rng=random.Random(1), load=journal.load,
+        ),
+        journal if journaled else None, progress=progress, alarms=alarms,
+        spill_at=1000, max_queued=1000,
+    )  # fmt: skip
+    intake = Intake(batcher, tracker)
+    sender = Sender(
+        batcher, None, tracker=tracker, intake=intake, lock=threading.Lock(), linger_s=0.04,
+        progress=progress, alarms=alarms, lake=None, state_path=None, save_s=1.0,
+        rng=random.Random(1),
+    )  # fmt: skip
+    assert sender.has_room()
+    for _ in range(4):
+        intake.take_malformed("no JSON", b"x" * 300_000, received_ns=1)
+    assert sender.has_room() is journaled
+    assert (batcher.in_memory < 4) is journaled
+    while puts := batcher.next_puts(9.0, wall_ns=1, market_ns=1, flush=True):
+        batcher.settle(puts, [PutResult()] * len(puts), 9.0)
+    assert sender.has_room()
     journal.close()
 
 

@@ -96,3 +96,15 @@ def _nested(frame, *, text):
     assert [m["T"] for m in stored if m["T"] != "bad"][-1:] == ["t"]
     assert len(stored) == 3
     meter.count(event.messages)
+
+
+def test_heartbeats_of_a_stream_that_takes_nothing_are_one_message_a_bucket():
+    intake, _ = _taken()
+    intake.use(["SPY", "AAPL"])
+    for n in range(1000):
+        intake.heartbeat(wall_ns=NOW_NS + n)
+    intake.take([dict(TRADE)], received_ns=NOW_NS)
+    intake.heartbeat(wall_ns=NOW_NS + 1000)
+    queue = intake._batcher.queue
+    assert [m["T"] for m in queue(bucket_of("SPY"))] == ["hb", "t", "hb"]
+    assert [m["market_ns"] for m in queue(bucket_of("AAPL"))] == [NOW_NS + 1000]

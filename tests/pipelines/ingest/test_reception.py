@@ -160,3 +160,11 @@ def test_symbol_that_was_refused_and_is_wanted_no_more_is_declared_no_more(marke
     market.grant("SPY")
     market.publish("SPY")
     assert sum(m["T"] == "gap" and m["S"] == "TSLA" for m in market.store()) == declared == 1
+
+
+def test_frame_that_cannot_be_read_waits_for_room_as_any_other(market):
+    asked = []
+    market.sender.has_room = lambda: asked.append(market.batcher.unsent) or len(asked) > 2
+    market.connect().take_malformed("no JSON", b"[", 1)
+    assert asked == [0, 0, 0]
+    assert (market.desk.meter.stalls, market.batcher.unsent) == (1, 1)
