@@ -113,12 +113,15 @@ class Task:
         self, tables: dict[str, pa.Table], parser: Parser, files: Mapping[str, Any]
     ) -> None:
         def stored(where: ds.Expression) -> pa.Table:
-            lake = LakeQuery(self.lake_uri, self.storage_options)
-            earlier = read_files(
-                self.lake_uri, TABLES["trades"], [info["path"] for info in files.get("trades", ())],
-                storage_options=self.storage_options,
-            )  # fmt: skip
-            return pa.concat_tables([lake.dataset("trades").to_table(filter=where), earlier])
+            lake, columns = LakeQuery(self.lake_uri, self.storage_options), list(refilled.KEY)
+            found = [lake.dataset("trades").to_table(columns=columns, filter=where)]
+            for info in files.get("trades", ()):
+                rows = read_files(
+                    self.lake_uri, TABLES["trades"], [info["path"]],
+                    storage_options=self.storage_options,
+                )  # fmt: skip
+                found.append(rows.filter(where).select(columns))
+            return pa.concat_tables(found)
 
         tables["trades"], left_out = refilled.split(tables["trades"], stored)
         if left_out.num_rows:

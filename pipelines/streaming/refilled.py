@@ -18,7 +18,8 @@ import pyarrow.dataset as ds
 from pipelines.lake.tables import TABLES
 
 REASON = "duplicate_trade"
-_KEY = ("symbol", "exchange", "date", "trade_id")
+KEY = ("symbol", "exchange", "date", "trade_id")
+"""The columns that a trade is known by."""
 
 Keys = set[tuple[Any, ...]]
 
@@ -30,7 +31,8 @@ def split(
 
     Args:
         trades: Rows of the table ``trades``.
-        stored: Asked once, if there are backfilled rows: the stored trades that a filter finds.
+        stored: Asked once, if there are backfilled rows: the stored trades that a filter finds,
+            their columns :data:`KEY` at least.
     """
     late = pc.fill_null(trades["backfilled"], False)
     backfilled = trades.filter(late)
@@ -44,6 +46,8 @@ def split(
         & ds.field("symbol").isin(pc.unique(backfilled["symbol"]))
         & (ds.field("event_time") >= times["min"])
         & (ds.field("event_time") <= times["max"])
+        # Two gaps that are days apart have all that lies between them inside their bounds.
+        & ds.field("trade_id").isin(pc.unique(backfilled["trade_id"].drop_null()))
     )
     seen = _keys(live) | _keys(stored(where))
     keep = []
@@ -57,7 +61,7 @@ def split(
 
 
 def _rows(trades: pa.Table) -> list[tuple[Any, ...]]:
-    return list(zip(*(trades[name].to_pylist() for name in _KEY), strict=True))
+    return list(zip(*(trades[name].to_pylist() for name in KEY), strict=True))
 
 
 def _keys(trades: pa.Table) -> Keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import TABLES
-from pipelines.streaming.refilled import split
+from pipelines.streaming import archive_task
+from pipelines.streaming.refilled import KEY, split
 from tests.pipelines.streaming.test_archive import Lake
 
 TRADES = TABLES["trades"].schema
@@ -120,3 +122,35 @@ def test_split_asks_the_lake_only_for_what_was_backfilled(late: bool) -> None:
 
     split(_table([(1, "SPY", late)]), stored)
     assert len(asked) == late
+
+
+def test_split_of_two_distant_gaps_finds_no_other_trades_than_theirs() -> None:
+    found: list[pa.Table] = []
+
+    def stored(where: Any) -> pa.Table:
+        found.append(_table([(n, "SPY", False) for n in range(1, 100)]).filter(where).select(KEY))
+        return found[0]
+
+    kept, left_out = split(
+        _table([(1, "SPY", True), (None, "SPY", True), (99, "SPY", True)]), stored
+    )
+    assert found[0]["trade_id"].to_pylist() == [1, 99]
+    assert (kept["trade_id"].to_pylist(), left_out.num_rows) == ([None], 2)
+
+
+def test_task_that_writes_in_parts_takes_no_backfilled_trade_twice(
+    tmp_path, tape, rows_of, monkeypatch
+):
+    monkeypatch.setattr(archive_task, "_FLUSH_ROWS", 1)
+    lake = Lake(str(tmp_path))
+    archive = lake.archive()
+    lake.take(archive, [rows_of([tape.record(first := tape.trade(i=1))])], batch_id=0)
+    late = [tape.trade(i=2, bf=True), first | {"bf": True}]
+    parts = [rows_of([tape.record(*late)]), rows_of([tape.record(late[0])])]
+    task = archive.task(1)
+    (row,) = task(parts)
+    result = orjson.loads(row.column("result")[0].as_py())
+    archive.take(lambda single: [result], query_id="q1", batch_id=1)
+    assert (archive.state.totals.stored, archive.state.totals.quarantined) == (2, 2)
+    rows = LakeQuery(str(tmp_path)).sql("SELECT trade_id FROM trades ORDER BY ALL").to_pylist()
+    assert [row["trade_id"] for row in rows] == [1, 2]
