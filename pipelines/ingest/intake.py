@@ -1,7 +1,7 @@
 """From decoded messages to the queues of their buckets.
 
 Routing, quarantine of what is no message, gap rows and heartbeats. A trade that came before and a
-message with a number that JSON cannot carry (NaN, infinite) are kept raw for the quarantine here;
+message with a number or a key that JSON cannot carry (NaN, bytes) are kept raw for the quarantine;
 all else is judged by the readers of the stream (:func:`pipelines.events.reject_reason`). News may
 be about many symbols: all of it goes into one bucket, once, in order. No I/O; the caller holds the
 lock of the batcher.
@@ -115,7 +115,7 @@ class Intake:
                     type(symbol) is str
                     and type(kind) is str
                     and kind not in OWN_TYPES
-                    and _finite(message)
+                    and _fits_json(message)
                     and (symbol in routes or _is_text(symbol))
                     and not self._ticks.repeats(symbol, message)
                 ):
@@ -261,7 +261,7 @@ def _plain(message: Any) -> bool:
         and type(message.get("S")) is str
         and type(message.get("T")) is str
         and message["T"] not in OWN_TYPES
-        and _finite(message)
+        and _fits_json(message)
         and _is_text(message["S"])
     )
 
@@ -290,10 +290,10 @@ def _printed(message: Any) -> bytes:
     return text.encode(errors="backslashreplace")
 
 
-def _finite(message: Message) -> bool:
-    """Whether JSON can carry its numbers; it would write others as null."""
-    for value in message.values():  # noqa: SIM110 (twice as fast as all())
-        if type(value) is float and not isfinite(value):
+def _fits_json(message: Message) -> bool:
+    """Whether JSON can carry its numbers (it would write others as null) and its keys."""
+    for key, value in message.items():
+        if (type(value) is float and not isfinite(value)) or type(key) is not str:
             return False
     return True
 
@@ -312,6 +312,8 @@ def _why_odd(message: Any) -> str | None:
     if kind in OWN_TYPES:
         return f"reserved_type:{kind}"
     for key, value in message.items():
+        if type(key) is not str:  # msgpack has keys of bytes
+            return f"bad_key:{key!r}"
         if type(value) is float and not isfinite(value):
             return f"bad_number:{key}"
     symbol = message.get("S")

@@ -48,6 +48,24 @@ def test_repeat_with_a_value_that_json_cannot_hold_is_quarantined(odd):
     assert b"odd" in base64.b64decode(repeat["raw"])
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.parametrize(
+    "odd", [{**TRADE, "T": "s"}, TRADE, {"T": "n", "symbols": ["SPY"], "t": TRADE["t"]}]
+)
+def test_message_with_a_key_of_bytes_is_quarantined_and_the_rest_kept(odd, interrupted):
+    frame = codec.decode_msgpack_frame(msgpack.packb([{**odd, b"k": "v"}, TRADE]))
+    intake, _ = _taken()
+    if interrupted:
+        intake._tracker.interrupted(["SPY"], reason="lost")
+    intake.take(frame, received_ns=NOW_NS)
+    puts = intake._batcher.next_puts(9.0, wall_ns=NOW_NS, market_ns=NOW_NS, flush=True)
+    stored = [m for put in puts for m in codec.decode_record(put.data).messages]
+    assert sorted(m["T"] for m in stored if m["T"] != "gap") == ["bad", "t"]
+    (bad,) = (m for m in stored if m["T"] == "bad")
+    assert bad["reason"].startswith("bad_key")
+    assert b"b'k'" in base64.b64decode(bad["raw"])
+
+
 def test_good_trade_after_one_with_its_id_and_no_number_is_stored():
     intake, stored = _taken([{**TRADE, "p": float("nan")}], [dict(TRADE)])
     assert (intake.malformed, intake.duplicates) == (1, 0)
