@@ -116,11 +116,23 @@ class Alerts:
         """Those without an end, oldest first."""
         return sorted((s.alert for s in self._on.values()), key=lambda a: a.began_ns)
 
-    def restore(self, alerts: Iterable[Alert], *, now_ns: int) -> None:
-        """Go on with alerts that an earlier run began and did not see end."""
+    def restore(self, alerts: Iterable[Alert], *, now_ns: int) -> list[Alert]:
+        """Go on with alerts that an earlier run began and did not see end.
+
+        Of several about the same the newest stands; the older ones end, and are returned.
+
+        Args:
+            alerts: They, oldest first.
+            now_ns: Wall time.
+        """
+        changed = []
         for alert in alerts:
             key = (alert.alarm.name, alert.alarm.symbol)
+            older = self._on.get(key)
+            if older is not None:
+                changed.append(replace(older.alert, ended_ns=alert.began_ns))
             self._on[key] = _Standing(alert, now_ns)
+        return changed
 
     def update(self, alarms: Iterable[Alarm], *, now_ns: int) -> list[Alert]:
         """The alerts that begin or end now.

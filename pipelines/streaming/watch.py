@@ -34,7 +34,7 @@ _ROWS: Final = """
            epoch_us(ended_at) * 1000 AS ended_ns, epoch_us(market_time) * 1000 AS market_ns
     FROM alerts_current
     WHERE ended_at IS NULL OR began_at >= make_timestamptz($since_us)
-    ORDER BY began_at DESC, alert_id LIMIT 1000
+    ORDER BY (ended_at IS NULL) DESC, began_at DESC, alert_id LIMIT 1000
 """
 _LAST: Final = """
     SELECT epoch_us(event_time) * 1000 AS ns, contains(payload, '"ended":true') AS ended
@@ -113,8 +113,10 @@ class Watch:
             from_row(row)
             for row in self._lake.sql(_ROWS, {"since_us": (now_ns - DAY_NS) // 1000}).to_pylist()
         ]
-        self._alerts.restore((a for a in known if a.ended_ns is None), now_ns=now_ns)
-        self._unpublished = known[::-1]  # readers drop what they know
+        known.sort(key=lambda alert: alert.began_ns)
+        standing = [alert for alert in known if alert.ended_ns is None]
+        self._uncommitted = self._alerts.restore(standing, now_ns=now_ns)
+        self._unpublished = known  # readers drop what they know
         for row in self._lake.sql(_LAST).to_pylist():
             self._died_ns = None if row["ended"] else row["ns"]
 

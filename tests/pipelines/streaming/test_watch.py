@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from pipelines.alerts import Alarm, Alert
 from pipelines.errors import Fenced, LakeError, StreamError
 from pipelines.events import SECOND_NS, parse_time_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.streaming.alerts import alert_table
 from pipelines.streaming.outbox import new_stats
 from pipelines.streaming.rows import anomalies_table
 from pipelines.streaming.watch import Watch
@@ -139,6 +141,44 @@ def test_alarm_of_the_producer_is_one_alert_over_a_kill_of_the_driver(world: Wor
     assert world.sql("SELECT severity, detail FROM alerts_current WHERE source = 'producer'") == [
         {"severity": "critical", "detail": "1,024 MB"}
     ]
+
+
+def test_alert_that_stands_is_known_after_a_restart_however_many_newer_ones_ended(
+    world: World,
+) -> None:
+    world.producer = world.streaming(1, state="failed", error="auth failed")
+    world.go(world.watch(), 5)
+    spike = Alarm("anomaly", "critical", "market", "price_spike", symbol="SPY")
+    moments = [START_NS + (5_000 + n) * 1_000_000 for n in range(1_100)]
+    ended = [Alert(f"anomaly:SPY:{ns}", spike, ns, ns) for ns in moments]
+    writer = LakeWriter(world.uri)
+    generation = writer.open_query("other", tables=("alerts",))
+    writer.commit("alerts", alert_table(ended), query_id="other", batch_id=0, generation=generation)
+    world.now_s, world.producer = 10, world.streaming(1)
+    again = world.watch()
+    assert [alert["name"] for alert in again.stats()["alerts"]] == ["producer_failed"]
+    world.go(again, 20)
+    found = "SELECT epoch(ended_at) AS ended FROM alerts_current WHERE name = 'producer_failed'"
+    assert world.sql(found) == [{"ended": START_NS / SECOND_NS + 10}]
+    world.items += [alert.to_item() for alert in ended]
+
+
+def test_alerts_about_the_same_that_older_drivers_left_standing_end_but_for_the_newest(
+    world: World,
+) -> None:
+    full = Alarm("journal_full", "critical", "producer", "1,024 MB")
+    left = [Alert(f"journal_full@{n}", full, START_NS + n * SECOND_NS) for n in range(3)]
+    writer = LakeWriter(world.uri)
+    generation = writer.open_query("other", tables=("alerts",))
+    writer.commit("alerts", alert_table(left), query_id="other", batch_id=0, generation=generation)
+    alarm = {"name": "journal_full", "since_ns": START_NS, "detail": "1,024 MB"}
+    world.now_s, world.producer = 10, world.streaming(1, alarms=[alarm])
+    watch = world.watch()
+    world.go(watch, 5)
+    assert [alert["id"] for alert in watch.stats()["alerts"]] == ["journal_full@2"]
+    assert world.alerts() == [
+        ("journal_full", 0.0, 1.0), ("journal_full", 1.0, 2.0), ("journal_full", 2.0, None),
+    ]  # fmt: skip
 
 
 def test_watch_whose_lake_or_stream_is_away_tells_everything_later(world: World) -> None:
