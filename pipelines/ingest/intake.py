@@ -245,7 +245,7 @@ class Intake:
             raw = _raw(message)
             self.duplicates += 1
         else:
-            raw = _printed(message)
+            raw = printed(message)
         self._keep_raw(reason, raw, received_ns)
 
     def _keep_raw(self, reason: str, raw: bytes, received_ns: int) -> None:
@@ -279,10 +279,11 @@ def _raw(message: Message) -> bytes:
     try:
         return codec.encode_json(message)
     except TypeError:  # a value that JSON cannot hold came in by msgpack
-        return _printed(message)
+        return printed(message)
 
 
-def _printed(message: Any) -> bytes:
+def printed(message: Any) -> bytes:
+    """What came, as far as Python can print it: kept raw where no format can hold it."""
     try:
         text = repr(message)
     except RecursionError:  # nested deeper than Python can follow: as deep as is of use

@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.clock import wall_ns
 from pipelines.codec import encode_json
 from pipelines.errors import FeedTransient
+from pipelines.events import Message
 from pipelines.ingest import lease
 from pipelines.ingest.alpaca_protocol import (
     AlpacaProtocol,
@@ -32,6 +33,7 @@ from pipelines.ingest.alpaca_protocol import (
 )
 from pipelines.ingest.alpaca_stream import AlpacaStream
 from pipelines.ingest.config import ProducerConfig
+from pipelines.ingest.intake import printed
 from pipelines.retry import delays
 from pipelines.tape import TapeHeader, TapeWriter, channel_of
 
@@ -169,8 +171,7 @@ class Recorder:
             self._write(event.messages, received_ns)
         elif isinstance(event, Malformed):
             self._heard_ns = received_ns
-            self._raw_frames += 1
-            self._tape.write_raw(event.raw, wall_ns=received_ns)
+            self._write_raw(event.raw, received_ns)
         elif isinstance(event, Subscribed) and event.settled:
             self._note_gap(received_ns)
             self._streamed, self.state = True, "recording"
@@ -189,11 +190,33 @@ class Recorder:
             self._lost = None
 
     def _write(self, messages: Sequence[Any], received_ns: int) -> None:
-        self._counts.update(channel_of(m) for m in messages if isinstance(m, dict))
         for plain, group in groupby(messages, lambda message: isinstance(message, dict)):
             if plain:
-                self._tape.write_messages(list(group), wall_ns=received_ns)
+                self._write_messages(list(group), received_ns)
                 continue
             for message in group:
-                self._raw_frames += 1
-                self._tape.write_raw(encode_json(message), wall_ns=received_ns)
+                self._write_raw(_as_json(message), received_ns)
+
+    def _write_messages(self, messages: Sequence[Message], received_ns: int) -> None:
+        """Into the tape; what msgpack cannot hold is kept raw, alone."""
+        try:
+            self._tape.write_messages(messages, wall_ns=received_ns)
+        except (TypeError, ValueError, OverflowError):
+            if len(messages) == 1:
+                self._write_raw(printed(messages[0]), received_ns)
+                return
+            for message in messages:
+                self._write_messages([message], received_ns)
+        else:
+            self._counts.update(map(channel_of, messages))
+
+    def _write_raw(self, raw: bytes, received_ns: int) -> None:
+        self._raw_frames += 1
+        self._tape.write_raw(raw, wall_ns=received_ns)
+
+
+def _as_json(message: Any) -> bytes:
+    try:
+        return encode_json(message)
+    except TypeError:  # it came by msgpack
+        return printed(message)

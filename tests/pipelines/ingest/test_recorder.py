@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgpack import ExtType
 
 from pipelines.clock import wall_ns
 from pipelines.errors import FeedFatal
+from pipelines.ingest.alpaca_protocol import Data
 from pipelines.ingest.config import ProducerConfig
 from pipelines.ingest.recorder import Recorder, header_of
 from pipelines.tape import TapeWriter, read_entries, read_header, read_tape
@@ -124,6 +126,39 @@ def test_recorder_keeps_frames_that_are_no_messages(
     market.wait(lambda: recording.recorder.stats()["raw_frames"] == 1)
     recording.end()
     assert [e["b64"] for e in read_entries(tmp_path / "rec-0") if e["c"] == "raw"] == ["wQ=="]
+
+
+_DEEP: list[Any] = []
+for _ in range(3000):
+    _DEEP = [_DEEP]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"T": "t", "S": "\ud800"},
+        {"T": "t", "p": float("nan"), "i": 123456789012345678901},
+        {"T": "t", "i": 10**22},
+        {"T": "t", "x": _DEEP},
+        b"\x00",
+        ExtType(5, b"x"),
+        "\ud800",
+    ],
+    ids=range(7),
+)
+def test_recorder_keeps_what_msgpack_cannot_hold_raw_and_the_rest_in_order(
+    tmp_path: Path, odd: Any
+) -> None:
+    config = ProducerConfig(url="ws://x/v2/iex", key="k", secret="s", symbols=SYMBOLS)
+    tape = TapeWriter(tmp_path, header=header_of(config, started_ns=1), max_mb=8)
+    recorder = Recorder(config, tape)
+    good = [{"T": "q", "S": "SPY", "t": "2024-01-02T15:00:00Z", "bp": n} for n in range(2)]
+    recorder._handle(Data([good[0], odd, good[1]]), 7)
+    tape.close()
+    entries = list(read_entries(tmp_path))
+    assert [e.get("m") for e in entries] == [good[0], None, good[1]]
+    assert recorder.stats()["by_channel"] == {"quotes": 2}
+    assert recorder.stats()["raw_frames"] == 1
 
 
 def test_recorder_that_is_refused_for_good_says_so(
