@@ -110,6 +110,7 @@ class Alerts:
 
     calm_s: float = CALM_S
     _on: dict[tuple[str, str], _Standing] = field(default_factory=dict)
+    _ended: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def standing(self) -> list[Alert]:
@@ -117,7 +118,7 @@ class Alerts:
         return sorted((s.alert for s in self._on.values()), key=lambda a: a.began_ns)
 
     def restore(self, alerts: Iterable[Alert], *, now_ns: int) -> list[Alert]:
-        """Go on with alerts that an earlier run began and did not see end.
+        """Go on with alerts that an earlier run began and did not see end, and know the ended ones.
 
         Of several about the same the newest stands; the older ones end, and are returned.
 
@@ -128,6 +129,9 @@ class Alerts:
         changed = []
         for alert in alerts:
             key = (alert.alarm.name, alert.alarm.symbol)
+            if alert.ended_ns is not None:
+                self._ended[key] = max(alert.ended_ns, self._ended.get(key, 0))
+                continue
             older = self._on.get(key)
             if older is not None:
                 changed.append(replace(older.alert, ended_ns=alert.began_ns))
@@ -149,7 +153,10 @@ class Alerts:
                 known.seen_ns = max(known.seen_ns, now_ns)
                 known.alert = replace(known.alert, alarm=replace(alarm, since_ns=None))
                 continue
-            began_ns = min(now_ns, alarm.since_ns or now_ns) // 1000 * 1000  # as the lake has it
+            since_ns = min(now_ns, alarm.since_ns or now_ns)
+            if since_ns <= self._ended.get(key, -1):  # it was over: this is another alert
+                since_ns = now_ns
+            began_ns = since_ns // 1000 * 1000  # as the lake has it
             about = "" if alarm.symbol == EVERYTHING else f":{alarm.symbol}"
             alert_id = f"{alarm.name}{about}@{format_time_ns(began_ns)}"
             self._on[key] = _Standing(Alert(alert_id, alarm, began_ns), now_ns)
@@ -158,6 +165,7 @@ class Alerts:
             if now_ns - known.seen_ns >= self.calm_s * SECOND_NS:
                 del self._on[key]
                 ended_ns = max(known.alert.began_ns, known.seen_ns // 1000 * 1000)
+                self._ended[key] = ended_ns
                 changed.append(replace(known.alert, ended_ns=ended_ns))
         return changed
 

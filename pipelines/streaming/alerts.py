@@ -69,6 +69,7 @@ class Conditions:
         self._archived: deque[tuple[float, int, int]] = deque()
         self._holes: tuple[int | None, float] = (None, float("-inf"))
         self._answered_s: float | None = None
+        self._said: list[Alarm] = []
 
     def alarms(
         self,
@@ -94,23 +95,15 @@ class Conditions:
             *_of_ledger(rows),
         ]
 
-    def _of_producer(self, producer: Stats | None, now_s: float) -> Iterator[Alarm]:
-        if producer is None:
-            if self._answered_s is not None and now_s - self._answered_s >= self._limits.silent_s:
-                silent_s = now_s - self._answered_s
+    def _of_producer(self, producer: Stats | None, now_s: float) -> list[Alarm]:
+        if producer is not None:
+            self._answered_s, self._said = now_s, list(_of_answer(producer))
+        elif self._answered_s is not None:
+            silent_s = now_s - self._answered_s
+            if silent_s >= self._limits.silent_s:
                 text = f"the producer has not answered for {silent_s:.0f} s"
-                yield Alarm("producer_silent", "critical", "producer", text)
-            return
-        self._answered_s = now_s
-        state, error = producer.get("state"), producer.get("error") or "no reason given"
-        if state == "failed":
-            yield Alarm("producer_failed", "critical", "producer", error)
-        elif state in _AWAY:
-            yield Alarm("disconnected", "warning", "producer", f"{state}: {error}")
-        for alarm in producer.get("alarms") or ():
-            name, since_ns = alarm["name"], alarm["since_ns"]
-            severity = "critical" if name in CRITICAL else "warning"
-            yield Alarm(name, severity, "producer", alarm["detail"], since_ns=since_ns)
+                return [Alarm("producer_silent", "critical", "producer", text)]
+        return self._said  # what it said last holds until it is taken for silent
 
     def _of_quarantine(self, archive: Stats, now_s: float) -> Iterator[Alarm]:
         limits, seen = self._limits, self._archived
@@ -132,6 +125,18 @@ class Conditions:
         if now_s - when_s < self._limits.recent_s:
             text = f"{holes:,} records are missing by their numbers"
             yield Alarm("records_missing", "critical", "ledger", text)
+
+
+def _of_answer(producer: Stats) -> Iterator[Alarm]:
+    state, error = producer.get("state"), producer.get("error") or "no reason given"
+    if state == "failed":
+        yield Alarm("producer_failed", "critical", "producer", error)
+    elif state in _AWAY:
+        yield Alarm("disconnected", "warning", "producer", f"{state}: {error}")
+    for alarm in producer.get("alarms") or ():
+        name, since_ns = alarm["name"], alarm["since_ns"]
+        severity = "critical" if name in CRITICAL else "warning"
+        yield Alarm(name, severity, "producer", alarm["detail"], since_ns=since_ns)
 
 
 def _of_queries(streaming: Stats) -> Iterator[Alarm]:

@@ -114,8 +114,7 @@ class Watch:
             for row in self._lake.sql(_ROWS, {"since_us": (now_ns - DAY_NS) // 1000}).to_pylist()
         ]
         known.sort(key=lambda alert: alert.began_ns)
-        standing = [alert for alert in known if alert.ended_ns is None]
-        self._uncommitted = self._alerts.restore(standing, now_ns=now_ns)
+        self._uncommitted = self._alerts.restore(known, now_ns=now_ns)
         self._unpublished = known  # readers drop what they know
         for row in self._lake.sql(_LAST).to_pylist():
             self._died_ns = None if row["ended"] else row["ns"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,6 +32,23 @@ def test_alerts_of_one_name_never_overlap_and_each_begins_and_ends_once(steps) -
         assert [a.alert_id for a in begun] == [a.alert_id for a in ended]
         assert all(a.began_ns <= a.ended_ns for a in ended)
         assert all(a.ended_ns < b.began_ns for a, b in zip(ended, begun[1:], strict=False))
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.booleans(), st.booleans()), max_size=60))
+def test_alarm_that_comes_again_with_its_old_beginning_is_an_alert_of_its_own(steps) -> None:
+    alerts, now_s, told = Alerts(calm_s=10), 1_000, []
+    full = replace(alarm("journal_full"), since_ns=900 * SECOND_NS)
+    for later_s, on, restarted in steps:
+        now_s += later_s
+        if restarted:
+            alerts, found = Alerts(calm_s=10), {alert.alert_id: alert for alert in told}
+            alerts.restore(found.values(), now_ns=now_s * SECOND_NS)
+        told += alerts.update([full] if on else [], now_ns=now_s * SECOND_NS)
+    told += alerts.update([], now_ns=(now_s + 60) * SECOND_NS)
+    begun, ended = told[::2], told[1::2]
+    assert [a.alert_id for a in begun] == [a.alert_id for a in ended]
+    assert len({a.alert_id for a in begun}) == len(begun)
+    assert all(a.ended_ns < b.began_ns for a, b in zip(ended, begun[1:], strict=False))
 
 
 def test_alert_is_told_again_by_nobody_after_it_was_restored() -> None:

@@ -246,6 +246,26 @@ def test_silent_producer_is_an_alert_after_half_a_minute_and_not_before_it_was_t
     assert [name for name, _, _ in world.alerts()] == ["producer_silent"]
 
 
+def test_alarms_of_a_producer_that_does_not_answer_stand_until_it_is_silent(world: World) -> None:
+    alarm = {"name": "journal_full", "since_ns": START_NS, "detail": "1,024 MB"}
+    world.producer = world.streaming(0, alarms=[alarm])
+    watch = world.watch()
+    world.go(watch, 5)
+    world.producer = None
+    world.go(watch, 25)
+    world.producer = world.streaming(0, alarms=[alarm])
+    world.go(watch, 5)
+    assert world.alerts() == [("journal_full", 0.0, None)]
+    world.producer = None
+    world.go(watch, 45)
+    assert [name for name, _, ended in world.alerts() if ended is None] == ["producer_silent"]
+    world.producer = world.streaming(0, alarms=[alarm])
+    world.go(watch, 20)
+    assert world.alerts() == [
+        ("journal_full", 0.0, 60.0), ("producer_silent", 65.0, 80.0), ("journal_full", 85.0, None),
+    ]  # fmt: skip
+
+
 def test_quarantine_lag_and_policy_are_alerts_while_they_last(world: World) -> None:
     watch = world.watch()
     world.producer = world.streaming(1_019)
