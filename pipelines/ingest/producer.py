@@ -85,6 +85,7 @@ class Producer:
         self._changed = threading.Event()
         self._finished = threading.Event()
         self._make_client = make_client
+        self._wishing = threading.RLock()
         self._wishes = _last_wishes(config)
         self._wanted = subscriptions.share(self._wishes, config.index, config.producers)
         self._stopping = False
@@ -149,21 +150,26 @@ class Producer:
 
         Of several producers that share the symbols each is told all of them and takes its own.
         """
-        channels = self._wishes or self._config.configured
-        self.set_subscriptions(subscriptions.with_symbols(channels, symbols))
+        with self._wishing:
+            channels = self._wishes or self._config.configured
+            self.set_subscriptions(subscriptions.with_symbols(channels, symbols))
 
     def set_subscriptions(self, wishes: Subscriptions) -> None:
         """Change the channels and the symbols of each, without a new connection.
 
+        Any thread may; of two at once the later one is both obeyed and kept.
+
         Raises:
             ConfigError: An unknown channel, or ``*`` among several producers.
+            OSError: They cannot be kept for a restart; nothing is changed.
         """
         config = self._config
         tidy = subscriptions.tidy(wishes)
-        self._wanted = subscriptions.share(tidy, config.index, config.producers)
-        self._wishes = tidy
-        if config.subscriptions_path is not None:
-            subscriptions.save(config.subscriptions_path, tidy, configured=config.configured)
+        share = subscriptions.share(tidy, config.index, config.producers)
+        with self._wishing:
+            if config.subscriptions_path is not None:
+                subscriptions.save(config.subscriptions_path, tidy, configured=config.configured)
+            self._wishes, self._wanted = tidy, share
         self._changed.set()
 
     @property

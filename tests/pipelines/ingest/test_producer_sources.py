@@ -12,6 +12,7 @@ import pytest
 
 from pipelines.errors import FeedFatal, FeedTransient
 from pipelines.events import effective_ns
+from pipelines.ingest import subscriptions
 from pipelines.ingest.actor import ProducerActor
 from pipelines.ingest.config import ProducerConfig, SourceConfig
 from pipelines.ingest.producer import Producer
@@ -192,6 +193,38 @@ def test_subscriptions_changed_at_run_time_survive_a_restart(feed, start_with, w
     again = start_with(Tape(feed), symbols=("SPY",))
     wait(lambda: again.stats()["state"] == "streaming")
     assert again.stats()["subscriptions"] == {"trades": 2, "quotes": 1}
+
+
+def test_subscriptions_that_cannot_be_kept_are_not_changed(stream, make_config, monkeypatch):
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    producer = Producer(make_config(symbols=("SPY",)), sink=stream, make_batcher=Batcher)
+    monkeypatch.setattr("pipelines.ingest.subscriptions.save", fails)
+    with pytest.raises(OSError, match="No space"):
+        producer.set_symbols(["TSLA"])
+    assert producer.stats()["symbols"] == ["SPY"]
+
+
+def test_subscriptions_changed_by_two_at_once_are_kept_as_they_are_obeyed(
+    stream, make_config, monkeypatch
+):
+    config = make_config(symbols=("SPY",))
+    producer = Producer(config, sink=stream, make_batcher=Batcher)
+    save, others = subscriptions.save, []
+
+    def interrupted(path, wanted, *, configured):
+        if not others:
+            others.append(threading.Thread(target=producer.set_symbols, args=(["TSLA"],)))
+            others[0].start()
+            others[0].join(0.1)  # as far as it gets
+        save(path, wanted, configured=configured)
+
+    monkeypatch.setattr("pipelines.ingest.subscriptions.save", interrupted)
+    producer.set_symbols(["AAPL"])
+    others[0].join()
+    kept = subscriptions.load(config.subscriptions_path, configured=config.configured)
+    assert producer.stats()["symbols"] == sorted(subscriptions.symbols_of(kept)) == ["TSLA"]
 
 
 def test_producer_without_symbols_is_idle_until_it_has_some(feed, stream, start_with, wait):
