@@ -44,7 +44,8 @@ _ROLLED = """
 """
 _STATS = """
     SELECT * FROM stats
-    WHERE symbol = $symbol AND event_time_ns < $before_ns AND date <= $last_day::DATE
+    WHERE symbol = $symbol AND event_time_ns < $before_ns
+      AND date >= $first_day::DATE AND date <= $last_day::DATE
     QUALIFY row_number() OVER (PARTITION BY event_time_ns ORDER BY known_at) = 1
     ORDER BY event_time_ns DESC LIMIT $limit
 """
@@ -90,6 +91,8 @@ _FILL = (
     "signal_id", "reason",
 )  # fmt: skip
 _FAR_NS = 2**62
+_NEAR_DAYS = 10
+"""Days that are looked into first; if they hold too few rows four times as many, and so on."""
 
 
 class ServedLake:
@@ -134,9 +137,8 @@ class ServedLake:
             "last_day": format_time_ns(last_ns)[:10],
             "first_ns": start_ns or 0,
             "first_day": format_time_ns(start_ns or 0)[:10],
-            "limit": limit,
         }
-        rows = self._query.sql(_ROLLED, parameters).to_pylist()
+        rows = self._newest(_ROLLED, parameters, limit=limit, tables=("bars", "features"))
         return [
             {
                 "event_time": format_time_ns(row["start_ns"]),
@@ -167,15 +169,13 @@ class ServedLake:
     def stats(self, symbol: str, *, limit: int, before_ns: int | None) -> list[dict[str, Any]]:
         """Running statistics at the last bars that began before a market time, oldest first."""
         before_ns = _FAR_NS if before_ns is None else before_ns
-        rows = self._query.sql(
-            _STATS,
-            {
-                "symbol": symbol,
-                "before_ns": before_ns,
-                "last_day": format_time_ns(before_ns)[:10],
-                "limit": limit,
-            },
-        ).to_pylist()
+        parameters = {
+            "symbol": symbol,
+            "before_ns": before_ns,
+            "first_day": format_time_ns(0)[:10],
+            "last_day": format_time_ns(before_ns)[:10],
+        }
+        rows = self._newest(_STATS, parameters, limit=limit, tables=("stats",))
         return [
             {
                 "event_time": format_time_ns(row["event_time_ns"]),
@@ -324,6 +324,35 @@ class ServedLake:
         }
         rows: list[dict[str, Any]] = self._query.sql(_GAPS, parameters).to_pylist()
         return rows
+
+    def _newest(
+        self,
+        query: str,
+        parameters: Mapping[str, Any],
+        *,
+        limit: int,
+        tables: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        """The newest rows of a query, from no more days than they need.
+
+        Args:
+            query: Rows newest first, bounded by its parameters.
+            parameters: Its parameters; of ``first_day`` the earliest, and no ``limit``.
+            limit: At most so many rows.
+            tables: The tables whose days it reads.
+        """
+        first_day, last_day = parameters["first_day"], parameters["last_day"]
+        held = {day.isoformat() for name in tables for day in self._query.days(name)}
+        days = sorted(day for day in held if first_day <= day <= last_day)
+        near = _NEAR_DAYS
+        while True:
+            bounds = {"first_day": days[-near] if near < len(days) else first_day}
+            # One more: the oldest may begin on the day before, and be there in part only.
+            found = self._query.sql(query, {**parameters, **bounds, "limit": limit + 1})
+            if found.num_rows > limit or near >= len(days):
+                rows: list[dict[str, Any]] = found.slice(0, limit).to_pylist()
+                return rows
+            near *= 4
 
 
 def _span(start_ns: int | None, end_ns: int | None, after_ns: int) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from serve.updates import MARKET, Update, UpdateLog
 MAX_MARKS = 10_000
 MAX_ITEM_IDS = 50_000
 MAX_SYMBOLS = 12_000
-MAX_STATS = 60
-"""Rows of statistics kept per symbol."""
+MAX_STATS = 101
+"""Rows of statistics kept per symbol: a page as long as it is by default, and the row after it."""
 LATENCY_SAMPLES = 2_000
 _PASSED_ON = {"anomaly": "anomalies", "fill": "fills"}
 EARLY = 0.8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from deltalake import write_deltalake
 
 from pipelines.events import MINUTE_NS, format_time_ns, parse_time_ns
 from pipelines.lake import tables
+from serve import lake as served
+from serve.api.paging import page_of
 from serve.bars import bar_of_lake, read_gap_cursor, roll_up, write_gap_cursor
 from serve.lake import ServedLake
 from serve.listings import at_least, read_cursor, write_cursor
+from serve.memory import MAX_STATS
 
 T0 = parse_time_ns("2024-07-01T13:30:00Z")
 T0_DAY = date(2024, 7, 1)
@@ -75,7 +79,8 @@ def test_anomalies_of_a_lake_without_any_are_none(tmp_path: Path) -> None:
 def _write(folder: Path, name: str, rows: list[dict[str, Any]]) -> None:
     schema = tables.table(name).schema
     columns = {f.name: pa.array([r.get(f.name) for r in rows], f.type) for f in schema}
-    write_deltalake(str(folder / name), pa.table(columns, schema=schema))
+    path, made = str(folder / name), pa.table(columns, schema=schema)
+    write_deltalake(path, made, partition_by=["date"])
 
 
 def test_fills_of_the_lake_by_cursor_are_all_there_once_and_can_be_filtered(tmp_path: Path) -> None:
@@ -190,3 +195,56 @@ def test_statistics_of_the_lake_are_the_rows_with_their_payload(tmp_path: Path) 
     found = ServedLake(str(tmp_path)).stats("SPY", limit=5, before_ns=T0 + 2 * MINUTE_NS)
     assert [row["count"] for row in found] == [0, 1]
     assert (found[1]["event_time"], found[1]["session"]) == ("2024-07-01T13:31:00Z", "x")
+
+
+def _lake_of_evenings(folder: Path, days: int) -> ServedLake:
+    """Six minutes of each day about midnight in UTC, which is evening in New York."""
+    starts = [
+        T0 + ((day * 24 + 10) * 60 + 27 + minute) * MINUTE_NS
+        for day in range(days)
+        for minute in range(6)
+    ]
+    about = [
+        {"event_time_ns": at, "date": date.fromisoformat(format_time_ns(at)[:10])} for at in starts
+    ]
+    prices = dict.fromkeys(("open", "high", "low", "close", "vwap"), 1.0)
+    _write(folder, "bars", [
+        {**row, **prices, "symbol": "SPY", "event_time": at // 1000, "volume": 1.0,
+         "trade_count": 1, "received_at_ns": at, "bseq": n, "position": 0}
+        for n, (at, row) in enumerate(zip(starts, about, strict=True))
+    ])  # fmt: skip
+    _write(folder, "stats", [
+        {**row, "symbol": symbol, "count": n, "payload": "{}", "known_at": 1}
+        for n, row in enumerate(about) for symbol in ("SPY", *(["KO"] if n % 30 == 0 else []))
+    ])  # fmt: skip
+    return ServedLake(str(folder))
+
+
+@pytest.mark.parametrize("near", [1, 2, 3])
+def test_newest_rows_of_a_lake_are_whole_from_however_few_days_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, near: int
+) -> None:
+    lake = _lake_of_evenings(tmp_path, 21)
+    daily, stats = lake.rolled("SPY", "1d", limit=99), lake.stats("KO", limit=99, before_ns=None)
+    assert [row["volume"] for row in daily] == [6.0] * 21
+    assert [row["count"] for row in stats] == [0, 30, 60, 90, 120]
+    monkeypatch.setattr(served, "_NEAR_DAYS", near)
+    for limit in range(1, 23):
+        assert lake.rolled("SPY", "1d", limit=limit) == daily[-limit:]
+        assert lake.stats("KO", limit=limit, before_ns=None) == stats[-limit:]
+    part = lake.rolled("SPY", "1d", limit=99, start_ns=T0 + 10 * 1440 * MINUTE_NS)
+    assert part == daily[-len(part) :] and len(part) == 11
+
+
+def test_page_of_the_newest_rows_opens_no_file_of_long_ago(tmp_path: Path) -> None:
+    lake = _lake_of_evenings(tmp_path, 30)
+    for name in ("bars", "stats"):
+        for file in tmp_path.glob(f"{name}/date=2024-07-0*/*.parquet"):
+            file.unlink()
+    assert len(lake.stats("SPY", limit=40, before_ns=None)) == 40
+    assert len(lake.rolled("SPY", "1d", limit=5)) == 5
+
+
+def test_feed_remembers_a_page_of_statistics_and_the_row_after_it() -> None:
+    default = inspect.signature(page_of).parameters["limit"].default
+    assert default + 1 <= MAX_STATS
