@@ -38,6 +38,9 @@ OVERDUE_S: Final = 60.0
 BEHIND_MS: Final = 30_000
 """An archive that is further behind the tip than this is late; what it lacks is not missed."""
 
+RECORD_MESSAGES: Final = 4000
+"""A record holds no more messages."""
+
 
 def rows(
     producer: Stats | None, streaming: Stats | None, *, overdue: int | None = None
@@ -135,6 +138,68 @@ class Overdue:
         if archived is None or now_s - since_s < self._after_s:
             return None
         return max(0, then - archived)
+
+
+class Declared:
+    """Tells which of the missing messages are declared: those of records that left a hole.
+
+    For holes the archive declares gaps. A loss grows until nobody sees more of it; then
+    the holes that were counted since the last one account for it, if so many records can hold so
+    many messages. What is missing beyond that is declared nowhere.
+
+    Args:
+        settled_s: A loss is over when it has not grown for so long.
+
+    >>> declared = Declared(settled_s=60)
+    >>> stream = {"received": 100, "in_flight": 0, "imbalance": 9, "holes": 0}
+    >>> declared.undeclared(stream, now_s=0), declared.undeclared(stream, now_s=900)
+    (9, 9)
+    >>> stream["holes"] = 1
+    >>> declared.undeclared(stream, now_s=905), declared.undeclared(stream, now_s=965)
+    (9, 0)
+    >>> declared.undeclared(stream | {"imbalance": 10}, now_s=2000)    # another loss, of no record
+    1
+    """
+
+    def __init__(self, *, settled_s: float = OVERDUE_S) -> None:
+        self._settled_s = settled_s
+        self._messages = 0  # that are accounted for
+        self._holes = 0  # that account for them
+        self._sent = 0
+        self._seen = (0, 0)  # most messages missing, and holes
+        self._grown_s = float("-inf")
+
+    def undeclared(self, stream: Stats, *, now_s: float) -> int:
+        """How many messages are missing and declared nowhere.
+
+        Args:
+            stream: The row of that stage (:func:`rows`).
+            now_s: A steady clock.
+        """
+        missed, holes = int(stream["imbalance"]), int(stream["holes"])
+        if stream["received"] < self._sent or holes < self._holes:
+            self._messages, self._holes, self._seen = 0, holes, (0, 0)  # somebody counts anew
+        self._sent = stream["received"]
+        if missed > self._seen[0] or holes > self._seen[1]:
+            self._seen, self._grown_s = (max(missed, self._seen[0]), holes), now_s
+        more = missed - self._messages
+        if more <= 0:
+            return 0
+        settled = now_s - self._grown_s >= self._settled_s
+        if settled and more <= (holes - self._holes) * RECORD_MESSAGES:
+            # With traffic the row shows less than is lost; all that is open is never less.
+            self._messages, self._holes = missed + stream["in_flight"], holes
+            return 0
+        return more
+
+    def state(self) -> dict[str, int]:
+        """What :meth:`restore` takes, JSON types."""
+        return {"messages": self._messages, "holes": self._holes, "sent": self._sent}
+
+    def restore(self, state: Mapping[str, int]) -> None:
+        """Go on with what an earlier one knew."""
+        self._messages, self._holes = state["messages"], state["holes"]
+        self._sent = state["sent"]
 
 
 def archived(streaming: Stats | None) -> int | None:

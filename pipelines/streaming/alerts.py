@@ -9,7 +9,8 @@
 ``signals_behind``
 ``quarantine_rate``    warning   more than one message in a hundred is quarantined
 ``records_missing``    critical  numbers of records were never seen (``holes``)
-``…_imbalance``        critical  a stage does not balance (``producer``, ``stream``, ``archive``)
+``…_imbalance``        critical  a stage does not balance (``producer``, ``stream``, ``archive``);
+                                 the stream: until what is missing is declared in gap rows
 ``policy_unavailable`` warning   no signals but HOLD: the policy does not answer
 ``streaming_down``     critical  the streaming job died (told afterwards, by the next one)
 ``anomaly``            critical  an anomaly of that severity, at one moment
@@ -26,7 +27,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from pipelines.alerts import Alarm, Alert
-from pipelines.ledger import BEHIND_MS, lag_of
+from pipelines.ledger import BEHIND_MS, Declared, lag_of
 from pipelines.streaming.rows import table_of
 
 Stats = Mapping[str, Any]
@@ -62,6 +63,9 @@ class Conditions:
 
     Args:
         limits: When a number is wrong.
+
+    Attributes:
+        declared: Tells what is missing from the stream and declared nowhere.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -70,6 +74,7 @@ class Conditions:
         self._holes: tuple[int | None, float] = (None, float("-inf"))
         self._answered_s: float | None = None
         self._said: list[Alarm] = []
+        self.declared = Declared(settled_s=self._limits.recent_s)
 
     def alarms(
         self,
@@ -92,7 +97,7 @@ class Conditions:
             *_of_queries(streaming),
             *self._of_quarantine(streaming["archive"], now_s),
             *self._of_holes(streaming["archive"], now_s),
-            *_of_ledger(rows),
+            *self._of_ledger(rows, now_s),
         ]
 
     def _of_producer(self, producer: Stats | None, now_s: float) -> list[Alarm]:
@@ -126,6 +131,16 @@ class Conditions:
             text = f"{holes:,} records are missing by their numbers"
             yield Alarm("records_missing", "critical", "ledger", text)
 
+    def _of_ledger(self, rows: Sequence[Stats], now_s: float) -> Iterator[Alarm]:
+        for row in rows:
+            missed = row["imbalance"]
+            if row["stage"] == "stream" and missed >= 0:
+                missed = self.declared.undeclared(row, now_s=now_s)
+            if missed and row["stage"] != "signals":
+                what = "are missing" if missed > 0 else "are there that were never received"
+                text = f"{row['stage']}: {abs(missed):,} messages {what}"
+                yield Alarm(f"{row['stage']}_imbalance", "critical", "ledger", text)
+
 
 def _of_answer(producer: Stats) -> Iterator[Alarm]:
     state, error = producer.get("state"), producer.get("error") or "no reason given"
@@ -148,15 +163,6 @@ def _of_queries(streaming: Stats) -> Iterator[Alarm]:
     if streaming["signals"].get("policy") == "open":
         text = "the policy does not answer; every signal is HOLD"
         yield Alarm("policy_unavailable", "warning", "streaming", text)
-
-
-def _of_ledger(rows: Sequence[Stats]) -> Iterator[Alarm]:
-    for row in rows:
-        missed = row["imbalance"]
-        if missed and row["stage"] != "signals":
-            what = "are missing" if missed > 0 else "are there that were never received"
-            text = f"{row['stage']}: {abs(missed):,} messages {what}"
-            yield Alarm(f"{row['stage']}_imbalance", "critical", "ledger", text)
 
 
 def alert_table(alerts: Sequence[Alert]) -> pa.Table:

@@ -22,6 +22,7 @@ def ledger_table(
     *,
     at_ns: int,
     ended: bool = False,
+    declared: Mapping[str, int] | None = None,
 ) -> pa.Table:
     """One row for each stage, with its own numbers beside.
 
@@ -31,6 +32,7 @@ def ledger_table(
         streaming: Those of :meth:`pipelines.streaming.job.StreamingJob.stats`.
         at_ns: Wall time.
         ended: Whether the job ends in order with this.
+        declared: State of :class:`pipelines.ledger.Declared`, for who comes next.
 
     >>> from pipelines import ledger
     >>> streaming = {"archive": {"stored": 5, "quarantined": 2}, "signals": {"bars": 3}}
@@ -40,7 +42,7 @@ def ledger_table(
     """
     said = {
         "producer": {k: v for k, v in (producer or {}).items() if k not in _LONG},
-        "archive": {**streaming["archive"], "ended": ended},
+        "archive": {**streaming["archive"], "ended": ended, "declared": declared},
         "signals": streaming["signals"],
     }
     return table_of(

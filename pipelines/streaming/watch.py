@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import orjson
+
 from pipelines import ledger
 from pipelines.alerts import Alarm, Alert, Alerts, from_row
 from pipelines.clock import wall_ns
@@ -37,7 +39,7 @@ _ROWS: Final = """
     ORDER BY (ended_at IS NULL) DESC, began_at DESC, alert_id LIMIT 1000
 """
 _LAST: Final = """
-    SELECT epoch_us(event_time) * 1000 AS ns, contains(payload, '"ended":true') AS ended
+    SELECT epoch_us(event_time) * 1000 AS ns, payload
     FROM ledger WHERE stage = 'archive' ORDER BY event_time DESC LIMIT 1
 """
 _CRITICAL: Final = """
@@ -117,7 +119,10 @@ class Watch:
         self._uncommitted = self._alerts.restore(known, now_ns=now_ns)
         self._unpublished = known  # readers drop what they know
         for row in self._lake.sql(_LAST).to_pylist():
-            self._died_ns = None if row["ended"] else row["ns"]
+            said = orjson.loads(row["payload"])
+            self._died_ns = None if said["ended"] else row["ns"]
+            if said.get("declared"):
+                self._conditions.declared.restore(said["declared"])
 
     def stats(self) -> dict[str, Any]:
         """JSON types: the ``alerts`` that stand, oldest first, and the messages ``overdue``."""
@@ -162,7 +167,10 @@ class Watch:
             self._uncommitted += self._was_down(now_ns)
         self._find_anomalies(streaming)
         if write:
-            made = ledger_table(rows, producer, streaming, at_ns=now_ns, ended=ended)
+            declared = self._conditions.declared.state()
+            made = ledger_table(
+                rows, producer, streaming, at_ns=now_ns, ended=ended, declared=declared
+            )
             self._commit("ledger", made)
             self._written_s = now_s
         if self._uncommitted:

@@ -7,7 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.ledger import Overdue, rows
+from pipelines.kinesis.batching import SPILL_MESSAGES
+from pipelines.ledger import RECORD_MESSAGES, Declared, Overdue, rows
 
 counts = st.integers(0, 10**9)
 some = counts | st.none()
@@ -65,3 +66,53 @@ def test_overdue_begins_anew_when_the_producer_counts_from_the_start() -> None:
     assert overdue.note(5, 0, now_s=2) is None
     assert overdue.note(None, 0, now_s=3) is None
     assert overdue.note(5, 0, now_s=4) == 5
+
+
+lost = st.tuples(st.integers(10, 50), st.integers(0, 9), st.booleans())
+
+
+@given(st.lists(lost, min_size=1, max_size=10), st.booleans())
+def test_loss_of_messages_is_undeclared_until_holes_account_for_it_and_no_longer(
+    losses: list[Any], restarted: bool
+) -> None:
+    declared, missing, holes, now_s = Declared(settled_s=60), 0, 0, 0.0
+
+    def undeclared(flying: int) -> int:
+        row = {"received": 10**6, "in_flight": flying, "imbalance": missing, "holes": holes}
+        return declared.undeclared(row, now_s=now_s)
+
+    for n, flying, told in losses:
+        missing, now_s = missing + n, now_s + 1
+        known = undeclared(flying)
+        now_s += 100
+        assert undeclared(flying) in (0, known)
+        holes += told  # told of late: the next record of its bucket comes later
+        undeclared(flying)
+        now_s += 60
+        assert not told or undeclared(flying) == 0
+        if restarted:
+            earlier, declared = declared, Declared(settled_s=60)
+            declared.restore(earlier.state())
+            assert not told or undeclared(flying) == 0
+    missing += 1_000
+    if losses[-1][2] or not holes:  # no hole is left that could account for these
+        assert undeclared(0) > 0
+        now_s += 10_000
+        assert undeclared(0) > 0
+
+
+def test_hole_accounts_for_no_more_messages_than_a_record_holds() -> None:
+    assert RECORD_MESSAGES == SPILL_MESSAGES
+    declared = Declared(settled_s=60)
+    row = {"received": 10**6, "in_flight": 0, "imbalance": RECORD_MESSAGES + 1, "holes": 1}
+    declared.undeclared(row, now_s=0)
+    assert declared.undeclared(row, now_s=100) == RECORD_MESSAGES + 1
+
+
+def test_what_is_declared_is_forgotten_when_the_producer_counts_from_the_start() -> None:
+    declared = Declared(settled_s=60)
+    row = {"received": 100, "in_flight": 0, "imbalance": 5, "holes": 1}
+    declared.undeclared(row, now_s=0)
+    assert declared.undeclared(row, now_s=60) == 0
+    row = {"received": 50, "in_flight": 0, "imbalance": 5, "holes": 1}
+    assert [declared.undeclared(row, now_s=s) for s in (65, 500)] == [5, 5]

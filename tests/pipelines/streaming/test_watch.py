@@ -128,6 +128,31 @@ def test_message_that_is_lost_shows_as_an_imbalance_and_as_an_alert(world: World
     assert all(ended is not None for _, _, ended in world.alerts())
 
 
+def test_loss_that_is_declared_ends_its_alert_and_the_next_one_is_another(world: World) -> None:
+    def standing() -> list[str]:
+        return [name for name, _, ended in world.alerts() if ended is None]
+
+    watch = world.watch()
+    world.producer, world.archive["stored"] = world.streaming(100), 95
+    world.go(watch, 300)
+    assert standing() == ["stream_imbalance"]  # nobody knows of what
+    world.archive |= {"holes": 1, "gaps": 2}
+    world.go(watch, 30)
+    assert standing() == ["stream_imbalance", "records_missing"]
+    world.go(watch, 60)
+    assert standing() == []
+    world.go(watch, 60)
+    again = world.watch()
+    world.go(again, 300)
+    assert standing() == []
+    world.producer = world.streaming(103)  # three more, of no record that is known to be lost
+    world.go(again, 600)
+    assert standing() == ["stream_imbalance"]
+    assert [name for name, _, _ in world.alerts()].count("stream_imbalance") == 2
+    found = "SELECT detail FROM alerts_current WHERE ended_at IS NULL"
+    assert world.sql(found) == [{"detail": "stream: 3 messages are missing"}]
+
+
 def test_alarm_of_the_producer_is_one_alert_over_a_kill_of_the_driver(world: World) -> None:
     alarm = {"name": "journal_full", "since_ns": START_NS + 2 * SECOND_NS, "detail": "1,024 MB"}
     world.producer = world.streaming(1, alarms=[alarm])
