@@ -25,16 +25,19 @@ class Dirty:
         minutes: Minutes since the epoch.
         days: Trading days (:func:`~pipelines.events.market_day`): which minute a corrected trade
             lies in, the lake knows.
+        after: Minutes in which a gap ended that was filled: the next rows of ``features`` after
+            them, whenever they come.
 
     >>> dirty = Dirty()
     >>> dirty.minute("SPY", 61 * 1_000_000_000)
     >>> dirty.day("SPY", 86_400 * 1_000_000_000)
     >>> dirty.to_dict()
-    {'minutes': {'SPY': [1]}, 'days': {'SPY': [0]}}
+    {'minutes': {'SPY': [1]}, 'days': {'SPY': [0]}, 'after': {}}
     """
 
     minutes: dict[str, set[int]] = field(default_factory=dict)
     days: dict[str, set[int]] = field(default_factory=dict)
+    after: dict[str, set[int]] = field(default_factory=dict)
 
     def minute(self, symbol: str, ns: int) -> None:
         """The minute of a moment."""
@@ -45,35 +48,44 @@ class Dirty:
         self.days.setdefault(symbol, set()).add(market_day(ns))
 
     def __len__(self) -> int:
-        return sum(len(found) for found in (*self.minutes.values(), *self.days.values()))
+        maps = (self.minutes, self.days, self.after)
+        return sum(len(found) for by_symbol in maps for found in by_symbol.values())
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
-        """Each as (kind, symbol, number), days first, then the newest minutes."""
-        for symbol, days in self.days.items():
-            yield from (("day", symbol, day) for day in sorted(days))
+        """Each as (kind, symbol, number), days and ends of gaps first, then the newest minutes."""
+        for kind, found in (("day", self.days), ("after", self.after)):
+            for symbol, numbers in found.items():
+                yield from ((kind, symbol, number) for number in sorted(numbers))
         flat = [(minute, symbol) for symbol, found in self.minutes.items() for minute in found]
         yield from (("minute", symbol, minute) for minute, symbol in sorted(flat, reverse=True))
 
     def of(self, symbol: str) -> Dirty:
         """What of it is of one symbol."""
-        return Dirty(
-            {symbol: set(self.minutes.get(symbol, ()))}, {symbol: set(self.days.get(symbol, ()))}
-        )
+        maps = (self.minutes, self.days, self.after)
+        return Dirty(*({symbol: set(found.get(symbol, ()))} for found in maps))
 
     def plus(self, other: Dirty) -> Dirty:
         """Both together."""
-        return Dirty(_union(self.minutes, other.minutes), _union(self.days, other.days))
+        return Dirty(
+            _union(self.minutes, other.minutes),
+            _union(self.days, other.days),
+            _union(self.after, other.after),
+        )
 
     def minus(self, other: Dirty) -> Dirty:
         """What of this is not in the other."""
-        return Dirty(_without(self.minutes, other.minutes), _without(self.days, other.days))
+        return Dirty(
+            _without(self.minutes, other.minutes),
+            _without(self.days, other.days),
+            _without(self.after, other.after),
+        )
 
     def bounded(self, limit: int = MAX_ENTRIES) -> tuple[Dirty, int]:
         """At most so many of it, and how many were left out: the oldest minutes.
 
         >>> dirty = Dirty({"SPY": {1, 2, 3}})
         >>> dirty.bounded(2)
-        (Dirty(minutes={'SPY': {2, 3}}, days={}), 1)
+        (Dirty(minutes={'SPY': {2, 3}}, days={}, after={}), 1)
         """
         excess = len(self) - limit
         if excess <= 0:
@@ -86,15 +98,14 @@ class Dirty:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; :meth:`from_dict` reads them."""
-        return {"minutes": _sorted(self.minutes), "days": _sorted(self.days)}
+        maps = {"minutes": self.minutes, "days": self.days, "after": self.after}
+        return {name: _sorted(found) for name, found in maps.items()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Mapping[str, Iterable[int]]]) -> Dirty:
         """What :meth:`to_dict` gave; nothing in a state that knows of none."""
-        return cls(
-            {symbol: set(found) for symbol, found in fields.get("minutes", {}).items()},
-            {symbol: set(found) for symbol, found in fields.get("days", {}).items()},
-        )
+        maps = (fields.get(name, {}) for name in ("minutes", "days", "after"))
+        return cls(*({symbol: set(found) for symbol, found in of.items()} for of in maps))
 
 
 def _union(a: Mapping[str, set[int]], b: Mapping[str, set[int]]) -> dict[str, set[int]]:

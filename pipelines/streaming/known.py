@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
@@ -20,6 +21,11 @@ _EPOCH_DAY = date(1970, 1, 1)
 _NEWEST = """
     SELECT symbol, max(event_time_ns) // $minute AS minute FROM features
     WHERE date >= $day AND symbol IN $symbols GROUP BY symbol
+"""
+
+_FROM = """
+    SELECT DISTINCT symbol, event_time_ns // $minute AS minute FROM features
+    WHERE date >= $day AND symbol IN $symbols AND event_time_ns >= $first_ns ORDER BY ALL
 """
 
 _CORRECTED = """
@@ -111,6 +117,31 @@ class Known:
         about = {"minute": MINUTE_NS, "day": _day(first_ns), "symbols": list(since)}
         rows = self._lake.sql(_NEWEST, about).to_pylist()
         return {row["symbol"]: row["minute"] for row in rows}
+
+    def after(self, since: Mapping[str, Iterable[int]]) -> dict[str, dict[int, list[int]]]:
+        """The minutes with features after others, ascending.
+
+        Args:
+            since: The minutes of each symbol that are asked for.
+        """
+        wanted = {symbol: sorted(minutes) for symbol, minutes in since.items() if minutes}
+        if not wanted:
+            return {}
+        first_ns = min(minutes[0] for minutes in wanted.values()) * MINUTE_NS
+        about = {
+            "minute": MINUTE_NS, "day": _day(first_ns), "first_ns": first_ns,
+            "symbols": list(wanted),
+        }  # fmt: skip
+        rows: dict[str, list[int]] = {}
+        for row in self._lake.sql(_FROM, about).to_pylist():
+            rows.setdefault(row["symbol"], []).append(row["minute"])
+        return {
+            symbol: {
+                minute: rows.get(symbol, [])[bisect_right(rows.get(symbol, []), minute) :]
+                for minute in minutes
+            }
+            for symbol, minutes in wanted.items()
+        }
 
     def corrected(self, symbol: str, day: int) -> dict[int, int]:
         """Minutes of a trading day with a corrected trade, and when the last one was received."""

@@ -29,9 +29,6 @@ STAND_IN_AFTER_NS: Final = 5 * SECOND_NS
 REWIND_NS: Final = 10 * MINUTE_NS
 """A market whose time is back by more than this is another market."""
 
-_AFTER_A_GAP: Final = 2
-"""Minutes after a gap whose features look back over it."""
-
 _MAX_MINUTES: Final = 1440
 """Of a longer gap the last so many are looked at again."""
 
@@ -90,13 +87,17 @@ class Notice:
                 self.closed[symbol] = end
 
     def filled(self, gap: Message) -> None:
-        """Take a gap that was filled: its bars may be made now, and are no longer in doubt."""
+        """Take a gap that was filled: its bars may be made now, and are no longer in doubt.
+
+        Nor are those after it whose features look back over it.
+        """
         if gap["S"] == NEWS:
             return
-        last = gap["to_ns"] // MINUTE_NS + _AFTER_A_GAP
+        last = gap["to_ns"] // MINUTE_NS
         begin_ns = gap["to_ns"] if gap["from_ns"] is None else gap["from_ns"]
         first = max(begin_ns // MINUTE_NS, last - _MAX_MINUTES)
         self.dirty.minutes.setdefault(gap["S"], set()).update(range(first, last + 1))
+        self.dirty.after.setdefault(gap["S"], set()).add(last)
 
 
 def merged(parts: list[Mapping[int, int]]) -> dict[int, int]:

@@ -56,6 +56,8 @@ from pipelines.streaming.warmup import StartLoader
 
 QUERY: Final = "revisions"
 _FEATURES: Final = "features"
+_FOLLOWING: Final = GAPPED_BARS - 1
+"""Bars after a gap whose features look back over it."""
 _PUBLISH_AGAIN_NS: Final = DAY_NS
 _WAIT_FOR_FEATURES_NS: Final = DAY_NS
 
@@ -217,7 +219,8 @@ class Revisions:
     def _plan(self, dirty: Dirty) -> Iterable[_Work]:
         """What can be looked at now, day by day, the newest first."""
         newest = self._known.newest(_since(dirty))
-        for symbol in sorted({*dirty.minutes, *dirty.days}):
+        after = self._known.after(dirty.after)
+        for symbol in sorted({*dirty.minutes, *dirty.days, *dirty.after}):
             last = newest.get(symbol, -1)
             if self._given_up(symbol, last):
                 all_of_it = dirty.of(symbol)
@@ -225,6 +228,11 @@ class Revisions:
                 yield _Work(symbol, (), all_of_it)
                 continue
             minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
+            ends = set()
+            for end, following in after.get(symbol, {}).items():
+                if len(following) >= _FOLLOWING:  # else the last of them is still to come
+                    minutes.update(following[:_FOLLOWING])
+                    ends.add(end)
             for day in sorted(dirty.days.get(symbol, ()), reverse=True):
                 seen_ns = self._seen_ns.get((symbol, day), 0)
                 corrected = self._known.corrected(symbol, day)
@@ -241,6 +249,8 @@ class Revisions:
                 for begin in range(0, len(found), self._limit):
                     some = found[begin : begin + self._limit]
                     yield _Work(symbol, some, Dirty({symbol: set(some)}))
+            if ends:
+                yield _Work(symbol, (), Dirty(after={symbol: ends}))
 
     def _given_up(self, symbol: str, last: int) -> bool:
         """Whether a symbol has had no features for so long that it never may have any."""
@@ -362,7 +372,10 @@ def _items(rows: pa.Table, indicators: Indicators) -> list[dict[str, Any]]:
 
 def _since(dirty: Dirty) -> dict[str, int]:
     """The first dirty minute of each symbol."""
-    firsts = {symbol: min(minutes) for symbol, minutes in dirty.minutes.items() if minutes}
+    found = ((s, m) for of in (dirty.minutes, dirty.after) for s, m in of.items() if m)
+    firsts: dict[str, int] = {}
+    for symbol, minutes in found:
+        firsts[symbol] = min(*minutes, firsts.get(symbol, min(minutes)))
     for symbol, days in dirty.days.items():
         begin = (min(days) * DAY_NS + MARKET_DAY_BEGINS_NS) // MINUTE_NS
         firsts[symbol] = min(begin, firsts.get(symbol, begin))

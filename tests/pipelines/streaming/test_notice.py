@@ -101,17 +101,18 @@ def test_market_that_begins_anew_is_not_late_after_its_first_bar():
     assert scene.dirty == set()
 
 
-def test_gap_that_was_filled_makes_its_minutes_and_the_next_two_dirty():
+def test_gap_that_was_filled_makes_its_minutes_dirty_and_the_bars_after_it():
     notice = Notice()
     gap = {"S": "SPY", "from_ns": START_NS + 1, "to_ns": START_NS + 2 * MINUTE_NS}
     notice.filled(gap)
     notice.filled(gap | {"S": "@news"})
     notice.filled(gap | {"S": "KO", "from_ns": None})
     notice.filled(gap | {"S": "BA", "from_ns": 0})
-    assert notice.dirty.minutes["SPY"] == set(range(M0, M0 + 5))
-    assert notice.dirty.minutes["KO"] == set(range(M0 + 2, M0 + 5))
-    assert (len(notice.dirty.minutes["BA"]), max(notice.dirty.minutes["BA"])) == (1441, M0 + 4)
+    assert notice.dirty.minutes["SPY"] == set(range(M0, M0 + 3))
+    assert notice.dirty.minutes["KO"] == {M0 + 2}
+    assert (len(notice.dirty.minutes["BA"]), max(notice.dirty.minutes["BA"])) == (1441, M0 + 2)
     assert notice.dirty.minutes.keys() == {"SPY", "KO", "BA"}
+    assert notice.dirty.after == {symbol: {M0 + 2} for symbol in ("SPY", "KO", "BA")}
 
 
 def test_what_is_remembered_of_minutes_is_bounded():
