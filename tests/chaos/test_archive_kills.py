@@ -45,7 +45,7 @@ def tasks_die(job: KilledJob, places: Sequence[str]) -> Ledger:
 def test_archive_killed_fifty_times_at_every_point_is_clean(job, clean):
     places = [*PLACES, *LAKE_PLACES]
     chosen = [places[k % len(places)] for k in range(KILLS)]
-    clean(drivers_die(job(23), chosen, forget_every=7))
+    clean(drivers_die(job(23, task_dies="executor"), chosen, forget_every=7))
 
 
 def test_both_queries_killed_fifty_times_at_every_point_decide_and_publish_once(job, clean, policy):
