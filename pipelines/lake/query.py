@@ -19,6 +19,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 from deltalake import DeltaTable
@@ -26,6 +27,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from pipelines.errors import LakeError
 from pipelines.events import DAY_NS, MINUTE_NS, format_time_ns
+from pipelines.lake.newest import newest_rows
 from pipelines.lake.tables import ARCHIVE_STATE, PARTITION, TABLES, table
 from pipelines.lake.views import VIEWS, needed
 
@@ -229,6 +231,24 @@ class LakeQuery:
         except (DeltaError, OSError) as error:
             raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
         return {date.fromisoformat(str(partition[PARTITION])) for partition in held}
+
+    def newest_batch(self, name: str, own: pc.Expression) -> pa.Table:
+        """The rows of the newest batch of one query, of any checkpoint: those of one ``known_at``.
+
+        Args:
+            name: A table with a column ``known_at``.
+            own: Which rows that query writes.
+
+        Raises:
+            LakeError: The store cannot be read.
+        """
+        try:
+            table_now = self._snapshot(name).table
+            return newest_rows(table_now, self.uri, table(name), own, self.storage_options)
+        except TableNotFoundError:
+            return table(name).schema.empty_table()
+        except (DeltaError, OSError) as error:
+            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
 
     def _newest(self, name: str) -> ds.Dataset:
         opened = self._snapshot(name)

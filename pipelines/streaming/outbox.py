@@ -4,7 +4,9 @@ Rows of the fold in; the tables ``features``, ``signals``, ``stats``, ``anomalie
 and the items ``bar``, ``features``, ``signal``, ``stats``, ``anomaly`` and ``fill`` out. A batch
 that the lake holds already, because a driver died between commit and checkpoint, is published as it
 stands there and nobody is asked again. Bars that a query with a new checkpoint reads again, and
-that the lake holds a decision on, are not decided again.
+that the lake holds a decision on, are not decided again; what its last driver committed and may not
+have published is published once more. Features are committed before the signals on them, so that no
+bar counts as decided that has none.
 
 Statistics are committed after everything was published, and so are anomalies and fills, which are
 published last: no signal waits for them.
@@ -25,6 +27,7 @@ import pyarrow.compute as pc
 from pipelines.clock import wall_ns
 from pipelines.events import format_time_ns, item, parse_time_ns
 from pipelines.features.spec import spec_of
+from pipelines.lake.query import LakeQuery
 from pipelines.lake.tables import EXTENDED_COLUMNS, FEATURE_COLUMNS, SIGNAL_TABLES
 from pipelines.lake.writer import LakeWriter
 from pipelines.ports import ItemSink
@@ -42,6 +45,7 @@ from pipelines.streaming.schemas import SIGNALS
 _FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES[:4]
 _DECIDED: Final = pc.field("revision") == 0
 """Rows of ``features`` that this query writes; the others are of the revisions."""
+_ANY: Final = pc.field("known_at").is_valid()
 _CIRCUIT: Final = ("closed", "half_open", "open")
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
 _COPIED: Final = (
@@ -54,7 +58,9 @@ _log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 Batch = Callable[[bool], Sequence[Row]]
 """Runs the batch's one action; told whether to ask the policy."""
-Indicators = Mapping[tuple[str, int], Mapping[str, float | None]]
+Bar = tuple[str, int]
+"""Its symbol, and its start in ns."""
+Indicators = Mapping[Bar, Mapping[str, float | None]]
 
 
 def new_stats() -> dict[str, Any]:
@@ -86,6 +92,7 @@ class Outbox:
         self._clock = clock
         self._generation = 0
         self._may_be_held = True  # only the first batch after a start can be a replay
+        self._undecided: set[Bar] = set()
         self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
         self._forming: Future[None] | None = None
         self._stats = new_stats()
@@ -117,6 +124,8 @@ class Outbox:
         """
         started = time.perf_counter()
         held = self._held(_SIGNALS, query_id, batch_id) if self._may_be_held else None
+        if self._may_be_held and held is None:
+            self._publish_last()
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
         counted, idle, forming = self._count([orjson.loads(row["payload"]) for row in rows])
@@ -125,10 +134,13 @@ class Outbox:
         if bars:
             known_ns = self._clock()
             tables = {_FEATURES: features_table(bars, known_ns=known_ns)}
+            new = _without(tables[_FEATURES], self._undecided)
+            if new.num_rows:
+                self._commit({_FEATURES: new}, query_id, batch_id)
             if held is None:
                 answers = [orjson.loads(row["signal"]) for row in rows if row["signal"]]
                 tables[_SIGNALS] = signals_table(answers, known_ns=known_ns)
-            self._commit(tables, query_id, batch_id)
+                self._commit({_SIGNALS: tables[_SIGNALS]}, query_id, batch_id)
             if self._may_be_held:  # what was there already wins over what was just computed
                 for name in (_FEATURES, _SIGNALS):
                     found = self._held(name, query_id, batch_id)
@@ -170,7 +182,7 @@ class Outbox:
         self._pool.shutdown(wait=False)
 
     def _held(self, name: str, query_id: str, batch_id: int) -> pa.Table | None:
-        own = _DECIDED if name == _FEATURES else pc.field("known_at").is_valid()
+        own = _DECIDED if name == _FEATURES else _ANY
         return self._writer.read_batch(name, query_id, batch_id, own=own)
 
     def _commit(self, tables: Mapping[str, pa.Table], query_id: str, batch_id: int) -> None:
@@ -186,6 +198,21 @@ class Outbox:
 
         for future in [self._pool.submit(commit, name) for name in tables]:
             future.result()
+
+    def _publish_last(self) -> None:
+        """Publish the last batch once more: its driver may have died first, its checkpoint be gone.
+
+        Readers drop the items that they know.
+        """
+        lake = LakeQuery(self._writer.uri, self._writer.storage_options)
+        features = lake.newest_batch(_FEATURES, _DECIDED)
+        signals = lake.newest_batch(_SIGNALS, _ANY)
+        if not features.num_rows:
+            return
+        if signals.num_rows and signals["known_at"][0] == features["known_at"][0]:
+            self._sink.put_items(list(items_of(features, signals)))
+        else:  # it died between the two commits
+            self._undecided = _keys(features)
 
     def _publish(
         self, tables: Mapping[str, pa.Table], payloads: Sequence[Mapping[str, Any]]
@@ -250,8 +277,19 @@ def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mappi
     """The bars that this batch decides; or that it decided, if its decisions are held."""
     if held is None:
         return [bar for bar in bars if not bar["decided"]]
-    ours = set(zip(held["symbol"].to_pylist(), held["event_time_ns"].to_pylist(), strict=True))
+    ours = _keys(held)
     return [bar for bar in bars if (bar["symbol"], parse_time_ns(bar["event_time"])) in ours]
+
+
+def _keys(rows: pa.Table) -> set[Bar]:
+    return set(zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True))
+
+
+def _without(rows: pa.Table, known: set[Bar]) -> pa.Table:
+    if not known:
+        return rows
+    bars = zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True)
+    return rows.filter(pa.array([bar not in known for bar in bars], pa.bool_()))
 
 
 def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:

@@ -330,11 +330,48 @@ def test_take_after_a_crash_between_the_tables_completes_them(
         new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
     monkeypatch.setattr(LakeWriter, "commit", whole)
     new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
-    assert policy.asked == (1 if missing == "features" else 2)
+    assert policy.asked == 2
     for table in ("features", "signals"):
         assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
     published = [i["data"]["value"] for i in sink.items if i["kind"] == "signal"]
     assert published == [policy.asked] * 4
+
+
+@pytest.mark.parametrize("missing", ["features", "signals"])
+def test_take_from_a_new_checkpoint_after_a_crash_between_the_tables_has_each_bar_once(
+    new_outbox, policy, sink, tmp_path, missing, monkeypatch
+):
+    whole = LakeWriter.commit
+
+    def until_there(self, name, *args, **kwargs):
+        if name == missing:
+            raise OSError("killed")
+        return whole(self, name, *args, **kwargs)
+
+    monkeypatch.setattr(LakeWriter, "commit", until_there)
+    with pytest.raises(OSError, match="killed"):
+        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    monkeypatch.setattr(LakeWriter, "commit", whole)
+    assert decided_in(LakeQuery(str(tmp_path))) == {}
+    new_outbox().take(policy.run, query_id="another", batch_id=0)
+    for table in ("features", "signals"):
+        assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
+    assert len(sink.items) == 12
+
+
+def test_take_from_a_new_checkpoint_publishes_what_the_last_driver_did_not(
+    new_outbox, policy, sink, tmp_path
+):
+    sink.broken = True
+    with pytest.raises(StreamError):
+        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    sink.broken = False
+    again = new_outbox()
+    for batch_id in range(2):
+        again.take(lambda _: [], query_id="another", batch_id=batch_id)
+    kinds = [item["kind"] for item in sink.items]
+    assert sorted(kinds) == sorted(4 * ["bar", "features", "signal"])
+    assert lake(tmp_path, "SELECT count(*) AS n FROM signals") == [{"n": 4}]
 
 
 def test_take_of_bars_decided_before_leaves_them_out(new_outbox, policy, sink):
