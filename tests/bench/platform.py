@@ -24,11 +24,14 @@ from cluster import processes, runtime
 from cluster.settings import Settings
 from pipelines.clock import MarketClock
 from pipelines.events import MINUTE_NS, parse_time_ns
+from pipelines.ledger import lag_of
 from tests.bench.rows import Row, Samples, Say
 from tests.running import FAST, Running, platform, until
 
 SYMBOLS = 20
 SPEED = 10
+SETTLE_S = 90.0
+"""Longest time that the queries may need until they keep up, after a start on busy cores."""
 
 
 class Listener(threading.Thread):
@@ -142,17 +145,25 @@ def memory_gb(settings: Settings) -> float:
     return total / 1e9
 
 
+def settle(running: Running) -> None:
+    """Wait until what came while Spark started is worked off, and both queries keep up."""
+    looks = 0
+
+    def keeps_up() -> bool:
+        nonlocal looks
+        late_ms, _ = lag_of(running.stats("signals"))
+        looks = looks + 1 if counters(running)["stored"] and late_ms < 1000 else 0
+        return looks == 5
+
+    until(keeps_up, timeout_s=SETTLE_S, what="the signals up to date", poll_s=1)
+
+
 def measure(running: Running, *, seconds: float, say: Say) -> list[Row]:
     clock = MarketClock.from_dict(running.exchange("/raytape/clock")["clock"])
     listener = Listener(running, clock)
     listener.start()
     say("warming up")
-    until(
-        lambda: counters(running)["stored"] > 0,
-        timeout_s=60,
-        what="first rows in the lake",
-        poll_s=2,
-    )
+    settle(running)
     listener.recording = True
     before = counters(running)
     say(f"measuring under load for {seconds:.0f} s")
@@ -202,7 +213,7 @@ def run(say: Say, *, rate: int = 5500, seconds: float = 60) -> list[Row]:
         seconds: How long it is measured under load.
     """
     per_minute = int(rate * 60 / SPEED / SYMBOLS)
-    minutes = int((seconds + 100) * SPEED / 60)
+    minutes = int((seconds + SETTLE_S + 60) * SPEED / 60)
     with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
         chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
         with platform(Path(folder), messages_per_minute=per_minute, **chosen) as running:

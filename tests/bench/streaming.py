@@ -7,7 +7,7 @@ part            minutes   what
 ==============  ========  =======================================================================
 ``drain``       3         a backlog into the lake, archive alone, beside the plan without Kinesis
 ``cost``        5         CPU time per message as symbols and shards grow
-``latency``     8         event to feature row as the rate grows; ``--plots`` draws it
+``latency``     11        event to feature row as the rate grows; ``--plots`` draws it
 ``everything``  4         the platform at 8,500 messages a second, its streaming killed at the end
 ==============  ========  =======================================================================
 """

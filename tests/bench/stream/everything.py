@@ -12,13 +12,21 @@ import psutil
 
 from pipelines.clock import MarketClock
 from pipelines.lake.query import LakeQuery
-from tests.bench.platform import SPEED, SYMBOLS, Listener, counters, memory_gb
+from tests.bench.platform import (
+    SETTLE_S,
+    SPEED,
+    SYMBOLS,
+    Listener,
+    counters,
+    memory_gb,
+    settle,
+)
 from tests.bench.rows import Row, Say
 from tests.running import FAST, Running, platform, until
 
 RATE = 8500
 """Messages a second offered."""
-SETTLE_S, MEASURE_S, RESTART_S = 15.0, 40.0, 90.0
+MEASURE_S, RESTART_S = 40.0, 90.0
 TARGET = 8000
 
 
@@ -37,8 +45,7 @@ def sustained(running: Running, say: Say) -> list[Row]:
     """What passes each stage in a stretch of time; stored lags by a batch, which is no loss."""
     listener = Listener(running, MarketClock.from_dict(running.exchange("/raytape/clock")["clock"]))
     listener.start()
-    until(lambda: counters(running)["stored"] > 0, timeout_s=60, what="first rows", poll_s=1)
-    time.sleep(SETTLE_S)
+    settle(running)
     say(f"measuring for {MEASURE_S:.0f} s")
     listener.recording = True
     before = counters(running)
