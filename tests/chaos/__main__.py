@@ -38,10 +38,10 @@ class Results:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         name = report.nodeid.split("::")[-1]
         row = self.rows.setdefault(
-            name, {"faults": faults.of(name), "outcome": "passed", "seconds": 0.0}
+            name, {"faults": faults.of(name), "outcome": "not finished", "seconds": 0.0}
         )
         row["seconds"] = round(row["seconds"] + report.duration, 1)
-        if report.outcome != "passed":
+        if report.when == "call" or report.outcome != "passed":
             row["outcome"] = report.outcome
         if report.when == "call":
             row |= dict(report.user_properties)
