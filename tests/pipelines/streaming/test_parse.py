@@ -294,9 +294,9 @@ def test_trade_before_its_bar_makes_nothing_dirty_and_one_after_it_does(tape):
     minute = parse_time_ns(_AT) // MINUTE_NS
     end = {"SPY": (minute + 1) * MINUTE_NS}
     early = dirty_after(tape.record(tape.trade(), tape.bar()))
-    assert early == ({"minutes": {}, "days": {}}, end)
+    assert early == ({"minutes": {}, "days": {}, "after": {}}, end)
     late = dirty_after(tape.record(tape.bar(), tape.trade()), closed={"KO": 5})
-    assert late == ({"minutes": {"SPY": [minute]}, "days": {}}, end | {"KO": 5})
+    assert late == ({"minutes": {"SPY": [minute]}, "days": {}, "after": {}}, end | {"KO": 5})
     of_an_earlier_batch = dirty_after(tape.record(tape.trade()), closed=end)
     assert of_an_earlier_batch[0]["minutes"] == {"SPY": [minute]}
 
@@ -311,4 +311,4 @@ def test_what_revises_a_bar_makes_it_dirty(tape):
         assert (dirty["minutes"], after) == ({"SPY": [minute]}, closed)
     for message in (correction(tape), cancel(tape)):
         dirty, _ = dirty_after(tape.record(message))
-        assert dirty == {"minutes": {}, "days": {"SPY": [minute // 1440]}}
+        assert dirty == {"minutes": {}, "days": {"SPY": [minute // 1440]}, "after": {}}
