@@ -242,7 +242,7 @@ class Intake:
             self._batcher.queue(bucket_of(NEWS)).append(message)
             return
         if reason.startswith("duplicate_"):
-            raw = _raw(message)
+            raw = raw_of(message)
             self.duplicates += 1
         else:
             raw = printed(message)
@@ -275,7 +275,8 @@ def _is_text(symbol: str) -> bool:
     return True
 
 
-def _raw(message: Message) -> bytes:
+def raw_of(message: Any) -> bytes:
+    """A message as JSON; as far as Python can print it, where JSON cannot hold it."""
     try:
         return codec.encode_json(message)
     except TypeError:  # a value that JSON cannot hold came in by msgpack

@@ -17,7 +17,6 @@ from itertools import groupby
 from typing import Any
 
 from pipelines.clock import wall_ns
-from pipelines.codec import encode_json
 from pipelines.errors import FeedTransient
 from pipelines.events import Message
 from pipelines.ingest import lease
@@ -33,7 +32,7 @@ from pipelines.ingest.alpaca_protocol import (
 )
 from pipelines.ingest.alpaca_stream import AlpacaStream
 from pipelines.ingest.config import ProducerConfig
-from pipelines.ingest.intake import printed
+from pipelines.ingest.intake import printed, raw_of
 from pipelines.retry import delays
 from pipelines.tape import TapeHeader, TapeWriter, channel_of
 
@@ -195,7 +194,7 @@ class Recorder:
                 self._write_messages(list(group), received_ns)
                 continue
             for message in group:
-                self._write_raw(_as_json(message), received_ns)
+                self._write_raw(raw_of(message), received_ns)
 
     def _write_messages(self, messages: Sequence[Message], received_ns: int) -> None:
         """Into the tape; what msgpack cannot hold is kept raw, alone."""
@@ -213,10 +212,3 @@ class Recorder:
     def _write_raw(self, raw: bytes, received_ns: int) -> None:
         self._raw_frames += 1
         self._tape.write_raw(raw, wall_ns=received_ns)
-
-
-def _as_json(message: Any) -> bytes:
-    try:
-        return encode_json(message)
-    except TypeError:  # it came by msgpack
-        return printed(message)

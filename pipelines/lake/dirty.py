@@ -15,6 +15,7 @@ from pipelines.events import MINUTE_NS, market_day
 
 MAX_ENTRIES = 50_000
 """Minutes and days that are kept; what is too much is left out, the oldest of a symbol first."""
+_NAMES = ("minutes", "days", "after")
 
 
 @dataclass(slots=True)
@@ -47,9 +48,12 @@ class Dirty:
         """The trading day of a moment, in which a trade was corrected."""
         self.days.setdefault(symbol, set()).add(market_day(ns))
 
+    @property
+    def _maps(self) -> tuple[dict[str, set[int]], ...]:
+        return self.minutes, self.days, self.after  # in the order of _NAMES
+
     def __len__(self) -> int:
-        maps = (self.minutes, self.days, self.after)
-        return sum(len(found) for by_symbol in maps for found in by_symbol.values())
+        return sum(len(found) for by_symbol in self._maps for found in by_symbol.values())
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         """Each as (kind, symbol, number), days and ends of gaps first, then the newest minutes."""
@@ -61,24 +65,15 @@ class Dirty:
 
     def of(self, symbol: str) -> Dirty:
         """What of it is of one symbol."""
-        maps = (self.minutes, self.days, self.after)
-        return Dirty(*({symbol: set(found.get(symbol, ()))} for found in maps))
+        return Dirty(*({symbol: set(found.get(symbol, ()))} for found in self._maps))
 
     def plus(self, other: Dirty) -> Dirty:
         """Both together."""
-        return Dirty(
-            _union(self.minutes, other.minutes),
-            _union(self.days, other.days),
-            _union(self.after, other.after),
-        )
+        return Dirty(*map(_union, self._maps, other._maps))
 
     def minus(self, other: Dirty) -> Dirty:
         """What of this is not in the other."""
-        return Dirty(
-            _without(self.minutes, other.minutes),
-            _without(self.days, other.days),
-            _without(self.after, other.after),
-        )
+        return Dirty(*map(_without, self._maps, other._maps))
 
     def bounded(self, limit: int = MAX_ENTRIES) -> tuple[Dirty, int]:
         """At most so many of it, and how many were left out: the oldest minutes.
@@ -98,13 +93,12 @@ class Dirty:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types; :meth:`from_dict` reads them."""
-        maps = {"minutes": self.minutes, "days": self.days, "after": self.after}
-        return {name: _sorted(found) for name, found in maps.items()}
+        return {name: _sorted(found) for name, found in zip(_NAMES, self._maps, strict=True)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Mapping[str, Iterable[int]]]) -> Dirty:
         """What :meth:`to_dict` gave; nothing in a state that knows of none."""
-        maps = (fields.get(name, {}) for name in ("minutes", "days", "after"))
+        maps = (fields.get(name, {}) for name in _NAMES)
         return cls(*({symbol: set(found) for symbol, found in of.items()} for of in maps))
 
 

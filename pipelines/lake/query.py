@@ -189,7 +189,7 @@ class LakeQuery:
         except (DeltaError, OSError) as error:
             if as_of is not None:
                 raise LakeError(f"{_GONE} {as_of}: table {name}: {error}") from error
-            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
+            raise self._unreadable(name, error) from error
 
     def recent_bars(
         self, symbol: str, *, limit: int, before_ns: int | None = None
@@ -229,7 +229,7 @@ class LakeQuery:
         except TableNotFoundError:
             return set()
         except (DeltaError, OSError) as error:
-            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
+            raise self._unreadable(name, error) from error
         return {date.fromisoformat(str(partition[PARTITION])) for partition in held}
 
     def newest_batch(self, name: str, own: pc.Expression) -> pa.Table:
@@ -248,7 +248,10 @@ class LakeQuery:
         except TableNotFoundError:
             return table(name).schema.empty_table()
         except (DeltaError, OSError) as error:
-            raise LakeError(f"table {name} at {self.uri} cannot be read: {error}") from error
+            raise self._unreadable(name, error) from error
+
+    def _unreadable(self, name: str, error: Exception) -> LakeError:
+        return LakeError(f"table {name} at {self.uri} cannot be read: {error}")
 
     def _newest(self, name: str) -> ds.Dataset:
         opened = self._snapshot(name)

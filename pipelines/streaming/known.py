@@ -132,15 +132,12 @@ class Known:
             "minute": MINUTE_NS, "day": _day(first_ns), "first_ns": first_ns,
             "symbols": list(wanted),
         }  # fmt: skip
-        rows: dict[str, list[int]] = {}
+        rows: dict[str, list[int]] = {symbol: [] for symbol in wanted}
         for row in self._lake.sql(_FROM, about).to_pylist():
-            rows.setdefault(row["symbol"], []).append(row["minute"])
+            rows[row["symbol"]].append(row["minute"])
         return {
-            symbol: {
-                minute: rows.get(symbol, [])[bisect_right(rows.get(symbol, []), minute) :]
-                for minute in minutes
-            }
-            for symbol, minutes in wanted.items()
+            symbol: {minute: found[bisect_right(found, minute) :] for minute in wanted[symbol]}
+            for symbol, found in rows.items()
         }
 
     def corrected(self, symbol: str, day: int) -> dict[int, int]:

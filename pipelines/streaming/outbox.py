@@ -212,7 +212,7 @@ class Outbox:
         if signals.num_rows and signals["known_at"][0] == features["known_at"][0]:
             self._sink.put_items(list(items_of(features, signals)))
         else:  # it died between the two commits
-            self._undecided = _keys(features)
+            self._undecided = set(_bars(features))
 
     def _publish(
         self, tables: Mapping[str, pa.Table], payloads: Sequence[Mapping[str, Any]]
@@ -277,19 +277,18 @@ def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mappi
     """The bars that this batch decides; or that it decided, if its decisions are held."""
     if held is None:
         return [bar for bar in bars if not bar["decided"]]
-    ours = _keys(held)
+    ours = set(_bars(held))
     return [bar for bar in bars if (bar["symbol"], parse_time_ns(bar["event_time"])) in ours]
 
 
-def _keys(rows: pa.Table) -> set[Bar]:
-    return set(zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True))
+def _bars(rows: pa.Table) -> list[Bar]:
+    return list(zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True))
 
 
 def _without(rows: pa.Table, known: set[Bar]) -> pa.Table:
     if not known:
         return rows
-    bars = zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True)
-    return rows.filter(pa.array([bar not in known for bar in bars], pa.bool_()))
+    return rows.filter(pa.array([bar not in known for bar in _bars(rows)], pa.bool_()))
 
 
 def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:

@@ -37,6 +37,21 @@ def _alarms(stats):
     return {alarm["name"] for alarm in stats["alarms"]}
 
 
+def _journaled(
+    journal, tracker, *, max_messages, progress, spill_at, max_bytes=900_000, max_queued=100,
+    alarms=None,
+):  # fmt: skip
+    """A batcher of an epoch without a thread of its own."""
+    plain = Batcher(
+        epoch="e", sealer=tracker, linger_s=0.04, max_messages=max_messages, max_bytes=max_bytes,
+        rng=random.Random(1), load=journal.load if journal else None,
+    )  # fmt: skip
+    return JournaledBatcher(
+        plain, journal, progress=progress, alarms=alarms or Alarms(),
+        spill_at=spill_at, max_queued=max_queued,
+    )  # fmt: skip
+
+
 def test_outage_beyond_memory_waits_on_disk_and_drains_in_order(feed, stream, start, balance):
     running = start(spill_at=100, max_queued=1000)
     running.streaming()
@@ -250,13 +265,9 @@ def test_journal_after_a_full_disk_has_no_hole(tmp_path, monkeypatch):
 
     journal, tracker = Journal(tmp_path, max_bytes=10**7), GapTracker()
     progress = Progress(ProducerState("old"), epoch="e")
-    batcher = JournaledBatcher(
-        Batcher(
-            epoch="e", sealer=tracker, linger_s=0.04, max_messages=5, max_bytes=10**5,
-            rng=random.Random(1), load=journal.load,
-        ),
-        journal, progress=progress, alarms=Alarms(), spill_at=10, max_queued=100,
-    )  # fmt: skip
+    batcher = _journaled(
+        journal, tracker, max_messages=5, max_bytes=10**5, progress=progress, spill_at=10
+    )
     at = {"wall_ns": 1, "market_ns": 1}
     for bucket, broken in ((1, False), (1, True), (2, True), (1, True), (1, False), (2, False)):
         batcher.queue(bucket).extend({"T": "x", "S": str(bucket)} for _ in range(12))
@@ -278,13 +289,9 @@ def test_journal_after_a_full_disk_has_no_hole(tmp_path, monkeypatch):
 def test_journal_of_more_than_one_call_takes_has_every_record(tmp_path, end):
     """A dozen buckets of records of 800 kB: one call to the stream takes six of them."""
     journal, tracker = Journal(tmp_path, max_bytes=10**8), GapTracker()
-    batcher = JournaledBatcher(
-        Batcher(
-            epoch="e", sealer=tracker, linger_s=0.04, max_messages=1, max_bytes=900_000,
-            rng=random.Random(1), load=journal.load,
-        ),
-        journal, progress=Progress(ProducerState("old"), epoch="e"), alarms=Alarms(),
-        spill_at=1, max_queued=100,
+    batcher = _journaled(
+        journal, tracker, max_messages=1, progress=Progress(ProducerState("old"), epoch="e"),
+        spill_at=1,
     )  # fmt: skip
     at = {"wall_ns": 1, "market_ns": 1}
     for bucket in range(12):
@@ -310,13 +317,9 @@ def test_quarantine_that_grows_large_asks_for_room_by_its_bytes(tmp_path, journa
     monkeypatch.setattr("pipelines.ingest.sender.QUARANTINE_BYTES", 1_000_000)
     journal, tracker, alarms = Journal(tmp_path, max_bytes=10**8), GapTracker(), Alarms()
     progress = Progress(ProducerState("old"), epoch="e")
-    batcher = JournaledBatcher(
-        Batcher(
-            epoch="e", sealer=tracker, linger_s=0.04, max_messages=100, max_bytes=900_000,
-            rng=random.Random(1), load=journal.load,
-        ),
-        journal if journaled else None, progress=progress, alarms=alarms,
-        spill_at=1000, max_queued=1000,
+    batcher = _journaled(
+        journal if journaled else None, tracker, max_messages=100, progress=progress,
+        alarms=alarms, spill_at=1000, max_queued=1000,
     )  # fmt: skip
     intake = Intake(batcher, tracker)
     sender = Sender(

@@ -18,7 +18,7 @@ from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
-from pipelines.streaming.outbox import Outbox
+from pipelines.streaming.outbox import Batch, Outbox
 from pipelines.streaming.parts import Decidable
 from pipelines.streaming.signals import payload_of
 from pipelines.streaming.warmup import decided_in
@@ -103,6 +103,25 @@ def new_outbox(tmp_path: Path, sink: Sink):
     yield make
     for outbox in made:
         outbox.close()
+
+
+@pytest.fixture
+def killed_before(new_outbox, policy: Policy, monkeypatch: pytest.MonkeyPatch):
+    """Lets a driver die in its first batch, before that is committed to a table."""
+    whole = LakeWriter.commit
+
+    def die(missing: str, run: Batch = policy.run) -> None:
+        def commit(self, name, *args, **kwargs):
+            if name == missing:
+                raise OSError("killed")
+            return whole(self, name, *args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LakeWriter, "commit", commit)
+            with pytest.raises(OSError, match="killed"):
+                new_outbox().take(run, query_id=QUERY, batch_id=0)
+
+    return die
 
 
 def lake(tmp_path: Path, sql: str) -> list[dict[str, Any]]:
@@ -220,20 +239,10 @@ def test_take_stores_and_publishes_an_anomaly_once_whatever_is_replayed(new_outb
 
 
 def test_take_after_a_crash_before_the_anomalies_makes_up_for_them(
-    new_outbox, sink, tmp_path, monkeypatch
+    new_outbox, killed_before, sink, tmp_path
 ):
-    whole = LakeWriter.commit
-
-    def fails(self, name, *args, **kwargs):
-        if name == "anomalies":
-            raise OSError("killed")
-        return whole(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(LakeWriter, "commit", fails)
-    with pytest.raises(OSError, match="killed"):
-        new_outbox().take(_strange, query_id=QUERY, batch_id=0)
+    killed_before("anomalies", _strange)
     assert "anomaly" not in {item["kind"] for item in sink.items}
-    monkeypatch.setattr(LakeWriter, "commit", whole)
     new_outbox().take(_strange, query_id=QUERY, batch_id=0)
     assert [item["kind"] for item in sink.items].count("anomaly") == 1
     assert lake(tmp_path, "SELECT symbol, type FROM anomalies") == [
@@ -316,19 +325,9 @@ def test_take_after_the_stream_failed_publishes_what_the_lake_holds(
 
 @pytest.mark.parametrize("missing", ["features", "signals"])
 def test_take_after_a_crash_between_the_tables_completes_them(
-    new_outbox, policy, sink, tmp_path, missing, monkeypatch
+    new_outbox, killed_before, policy, sink, tmp_path, missing
 ):
-    whole = LakeWriter.commit
-
-    def only_one(self, name, *args, **kwargs):
-        if name == missing:
-            raise OSError("killed")
-        return whole(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(LakeWriter, "commit", only_one)
-    with pytest.raises(OSError, match="killed"):
-        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
-    monkeypatch.setattr(LakeWriter, "commit", whole)
+    killed_before(missing)
     new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
     assert policy.asked == 2
     for table in ("features", "signals"):
@@ -339,19 +338,9 @@ def test_take_after_a_crash_between_the_tables_completes_them(
 
 @pytest.mark.parametrize("missing", ["features", "signals"])
 def test_take_from_a_new_checkpoint_after_a_crash_between_the_tables_has_each_bar_once(
-    new_outbox, policy, sink, tmp_path, missing, monkeypatch
+    new_outbox, killed_before, policy, sink, tmp_path, missing
 ):
-    whole = LakeWriter.commit
-
-    def until_there(self, name, *args, **kwargs):
-        if name == missing:
-            raise OSError("killed")
-        return whole(self, name, *args, **kwargs)
-
-    monkeypatch.setattr(LakeWriter, "commit", until_there)
-    with pytest.raises(OSError, match="killed"):
-        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
-    monkeypatch.setattr(LakeWriter, "commit", whole)
+    killed_before(missing)
     assert decided_in(LakeQuery(str(tmp_path))) == {}
     new_outbox().take(policy.run, query_id="another", batch_id=0)
     for table in ("features", "signals"):
