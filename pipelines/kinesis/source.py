@@ -98,9 +98,10 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._planner: BatchPlanner | None = None
+        self._begun = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_options": self._options, "_planner": None}
+        return {"_options": self._options, "_planner": None, "_begun": False}
 
     def initialOffset(self) -> dict[str, Any]:  # noqa: N802
         """A symbol, always the same: Spark asks for it again when it replays its first batch."""
@@ -114,7 +115,9 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def latestOffset(self, start: dict[str, Any], limit: ReadLimit) -> dict[str, Any]:  # noqa: N802
         """Decide where the next batch ends; ``start`` itself when nothing has arrived."""
-        return self._driver.plan(start, self._limit(limit))
+        end = self._driver.plan(start, self._limit(limit))
+        self._begun = self._begun or end != start
+        return end
 
     def reportLatestOffset(self) -> dict[str, Any] | None:  # noqa: N802
         """The last end that was decided and the ``lag`` of each shard, from memory.
@@ -185,10 +188,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
 
     def _limit(self, limit: ReadLimit) -> Limit:
         options = self._options
+        most = options.max_bytes if self._begun else options.first_bytes
         if isinstance(limit, ReadMaxRows):
-            return Limit(records=limit.max_rows, max_bytes=options.max_bytes)
+            return Limit(records=limit.max_rows, max_bytes=most)
         if isinstance(limit, ReadMaxBytes):
-            return Limit(records=options.max_records, max_bytes=limit.max_bytes)
+            return Limit(records=options.max_records, max_bytes=min(limit.max_bytes, most))
         if isinstance(limit, ReadAllAvailable):
             return Limit()
         raise ConfigError(f"kinesis source: cannot keep the limit {limit!r}")

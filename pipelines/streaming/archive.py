@@ -337,6 +337,7 @@ def start(
         config.kinesis.market_data,
         startingPosition=begin or config.starting_position,
         maxBytesPerBatch=config.archive_max_bytes,
+        maxBytesInFirstBatch=config.first_max_bytes,
         failOnDataLoss=config.fail_on_data_loss,
         # Of the five reads a second that a shard allows to all its readers.
         readsPerSecond=2 if everything_and_stop else 0.5,

@@ -29,6 +29,8 @@ class StreamingConfig:
         signals_trigger_s: Interval of the signals' batches; 0: as fast as it can.
         archive_max_bytes: About so much of the stream goes into one archive batch.
         signals_max_bytes: About so much of the stream goes into one signals batch.
+        first_max_bytes: About so much goes into the first batch of a query, whose Python workers
+            and JVM are cold: the first rows after a restart come sooner.
         starting_position: Where a query without a checkpoint begins in ``market-data``. The
             archive begins where the lake ends, if the lake says so.
         fail_on_data_loss: Stop where records of the stream were forgotten before they were read
@@ -66,6 +68,7 @@ class StreamingConfig:
     signals_trigger_s: float = 0.5
     archive_max_bytes: int = 32 * 2**20
     signals_max_bytes: int = 8 * 2**20
+    first_max_bytes: int = 4 * 2**20
     starting_position: str = "TRIM_HORIZON"
     fail_on_data_loss: bool = True
     policy_url: str | None = None

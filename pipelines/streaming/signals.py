@@ -261,6 +261,7 @@ def start(
         config.kinesis.market_data,
         startingPosition=config.starting_position,
         maxBytesPerBatch=config.signals_max_bytes,
+        maxBytesInFirstBatch=config.first_max_bytes,
         failOnDataLoss=config.fail_on_data_loss,
     )
     fold = Fold(

@@ -34,6 +34,7 @@ ROLE = "arn:aws:iam::123456789012:role/reader"
         ({"streamName": "s", "fetchSize": "many"}, "fetchSize='many': need a number"),
         ({"streamName": "s", "fetchSize": "20000"}, "fetchSize='20000': need .* 1 to 10000"),
         ({"streamName": "s", "maxRecordsPerBatch": "1.5"}, "maxRecordsPerBatch='1.5': need a"),
+        ({"streamName": "s", "maxBytesInFirstBatch": "0"}, "maxBytesInFirstBatch='0': .* least 1"),
         ({"streamName": "s", "maxBytesPerBatch": "0"}, "maxBytesPerBatch='0': .* at least 1"),
         ({"streamName": "s", "readsPerSecond": "-1"}, "readsPerSecond='-1': .* at least 0"),
         ({"streamName": "s", "readMode": "push"}, "readMode='push': need polling or fanout"),
