@@ -1,4 +1,4 @@
-"""Clients of Kinesis: which credentials, which role, which endpoint.
+"""Clients of Kinesis: which credentials, which role, which endpoint, how an answer is parsed.
 
 Credentials come from AWS's standard chain unless they are given. A role is assumed on top of them
 and its credentials are renewed before they end, for as long as the client lives.
@@ -6,12 +6,16 @@ and its credentials are renewed before they end, for as long as the client lives
 
 from __future__ import annotations
 
+from binascii import a2b_base64
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
 
 import boto3
 import botocore.session
+import orjson
 from botocore.config import Config
 from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 
@@ -59,14 +63,44 @@ def client_of(config: KinesisConfig, role: Role | None = None) -> Any:
     )
     arguments = config.client_kwargs()
     if role is None:
-        return boto3.client("kinesis", config=options, **arguments)
-    session = boto3.Session(botocore_session=_session_of(config, role))
-    return session.client(
-        "kinesis",
-        config=options,
-        region_name=config.region,
-        endpoint_url=config.endpoint_url,
-    )
+        client = boto3.client("kinesis", config=options, **arguments)
+    else:
+        session = boto3.Session(botocore_session=_session_of(config, role))
+        client = session.client(
+            "kinesis",
+            config=options,
+            region_name=config.region,
+            endpoint_url=config.endpoint_url,
+        )
+    client.meta.events.register("before-parse.kinesis.GetRecords", _parse_records)
+    return client
+
+
+def _parse_records(
+    response_dict: MutableMapping[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Parse the records of an answer before botocore does: 5 µs each, which take it 25.
+
+    What they become is the same. The rest of the answer, and one that is not understood here, is
+    left to botocore. Goes when botocore parses as fast.
+    """
+    if response_dict["status_code"] != 200:
+        return
+    try:
+        answer = orjson.loads(response_dict["body"])
+        customized_response_dict["Records"] = [
+            {
+                **record,
+                "Data": a2b_base64(record["Data"]),
+                "ApproximateArrivalTimestamp": datetime.fromtimestamp(
+                    record["ApproximateArrivalTimestamp"], UTC
+                ),
+            }
+            for record in answer["Records"]
+        ]
+    except (ValueError, LookupError, TypeError):
+        return
+    response_dict["body"] = orjson.dumps(answer | {"Records": []})
 
 
 def _session_of(config: KinesisConfig, role: Role) -> botocore.session.Session:

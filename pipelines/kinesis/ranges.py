@@ -63,12 +63,11 @@ def read_range(
                 upto = min(part.end, Position("at", oldest))
                 _lost(stream, part, part.begin, upto, fail_on_data_loss)
         passed = bool(records) and int(records[-1].sequence) >= part.end.value
-        wanted = [
-            record
-            for record in records
-            if part.end.admits(int(record.sequence))
-            and not (part.begin.kind == "after" and int(record.sequence) == part.begin.value)
-        ]
+        wanted = records  # in the order of their numbers, which take a while to read
+        if records and not part.end.admits(int(records[-1].sequence)):
+            wanted = [record for record in records if part.end.admits(int(record.sequence))]
+        if wanted and part.begin == Position("after", int(wanted[0].sequence)):
+            wanted = wanted[1:]
         if wanted:
             last_seen = Position("after", int(wanted[-1].sequence))
             yield wanted
