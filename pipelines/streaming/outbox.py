@@ -6,7 +6,8 @@ that the lake holds already, because a driver died between commit and checkpoint
 stands there and nobody is asked again. Bars that a query with a new checkpoint reads again, and
 that the lake holds a decision on, are not decided again; what its last driver committed and may not
 have published is published once more. Features are committed before the signals on them, so that no
-bar counts as decided that has none.
+bar counts as decided that has none; those of a driver that died between the two are kept as they
+stand, and the next one decides on them.
 
 Statistics are committed after everything was published, and so are anomalies and fills, which are
 published last: no signal waits for them.
@@ -58,6 +59,13 @@ _log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 Batch = Callable[[bool], Sequence[Row]]
 """Runs the batch's one action; told whether to ask the policy."""
+_UNDECIDED: Final = """
+SELECT f.symbol, f.event_time_ns FROM features f
+LEFT JOIN (SELECT symbol, max(event_time_ns) AS last FROM signals GROUP BY symbol) s USING (symbol)
+WHERE f.revision = 0 AND (s.last IS NULL OR f.event_time_ns > s.last)
+"""
+"""Bars that have features and wait for their signal; a symbol's bars are decided in order."""
+
 Bar = tuple[str, int]
 """Its symbol, and its start in ns."""
 Indicators = Mapping[Bar, Mapping[str, float | None]]
@@ -92,7 +100,7 @@ class Outbox:
         self._clock = clock
         self._generation = 0
         self._may_be_held = True  # only the first batch after a start can be a replay
-        self._undecided: set[Bar] = set()
+        self._waiting = features_table([], known_ns=0)
         self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
         self._forming: Future[None] | None = None
         self._stats = new_stats()
@@ -125,7 +133,7 @@ class Outbox:
         started = time.perf_counter()
         held = self._held(_SIGNALS, query_id, batch_id) if self._may_be_held else None
         if self._may_be_held and held is None:
-            self._publish_last()
+            self._resume()
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
         counted, idle, forming = self._count([orjson.loads(row["payload"]) for row in rows])
@@ -133,10 +141,11 @@ class Outbox:
         committed = published = ran
         if bars:
             known_ns = self._clock()
-            tables = {_FEATURES: features_table(bars, known_ns=known_ns)}
-            new = _without(tables[_FEATURES], self._undecided)
+            features = features_table(bars, known_ns=known_ns)
+            new = _without(features, self._waiting)
             if new.num_rows:
                 self._commit({_FEATURES: new}, query_id, batch_id)
+            tables = {_FEATURES: _joined(_within(self._waiting, features), new)}
             if held is None:
                 answers = [orjson.loads(row["signal"]) for row in rows if row["signal"]]
                 tables[_SIGNALS] = signals_table(answers, known_ns=known_ns)
@@ -144,7 +153,8 @@ class Outbox:
             if self._may_be_held:  # what was there already wins over what was just computed
                 for name in (_FEATURES, _SIGNALS):
                     found = self._held(name, query_id, batch_id)
-                    tables[name] = found if found is not None else tables[name]
+                    if found is not None:
+                        tables[name] = _joined(found, tables.get(name, found))
             committed = time.perf_counter()
             self._publish(tables, [*bars, *idle])
             published = time.perf_counter()
@@ -199,20 +209,17 @@ class Outbox:
         for future in [self._pool.submit(commit, name) for name in tables]:
             future.result()
 
-    def _publish_last(self) -> None:
-        """Publish the last batch once more: its driver may have died first, its checkpoint be gone.
+    def _resume(self) -> None:
+        """Go on where the last driver ended, whose checkpoint may be gone.
 
-        Readers drop the items that they know.
+        The last decisions are published once more, for it may have died first; readers drop the
+        items that they know. Features that nobody decided on are remembered.
         """
         lake = LakeQuery(self._writer.uri, self._writer.storage_options)
-        features = lake.newest_batch(_FEATURES, _DECIDED)
         signals = lake.newest_batch(_SIGNALS, _ANY)
-        if not features.num_rows:
-            return
-        if signals.num_rows and signals["known_at"][0] == features["known_at"][0]:
-            self._sink.put_items(list(items_of(features, signals)))
-        else:  # it died between the two commits
-            self._undecided = set(_bars(features))
+        if signals.num_rows:
+            self._sink.put_items(list(items_of(_features_of(lake, signals), signals)))
+        self._waiting = _features_of(lake, lake.sql(_UNDECIDED))
 
     def _publish(
         self, tables: Mapping[str, pa.Table], payloads: Sequence[Mapping[str, Any]]
@@ -285,10 +292,35 @@ def _bars(rows: pa.Table) -> list[Bar]:
     return list(zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True))
 
 
-def _without(rows: pa.Table, known: set[Bar]) -> pa.Table:
-    if not known:
+def _features_of(lake: LakeQuery, bars: pa.Table) -> pa.Table:
+    """The rows of ``features`` that bars were decided on, or will be."""
+    if not bars.num_rows:
+        return features_table([], known_ns=0)
+    time = pc.field("event_time_ns")
+    bounds = pc.min_max(bars["event_time_ns"])
+    rows = lake.dataset(_FEATURES).to_table(
+        filter=_DECIDED & (time >= bounds["min"]) & (time <= bounds["max"])
+    )
+    return _within(rows, bars)
+
+
+def _within(rows: pa.Table, others: pa.Table) -> pa.Table:
+    """The rows of bars that another table has too."""
+    bars = set(_bars(others)) if rows.num_rows else set()
+    return rows.filter(pa.array([bar in bars for bar in _bars(rows)], pa.bool_()))
+
+
+def _without(rows: pa.Table, others: pa.Table) -> pa.Table:
+    """The rows of bars that another table has not."""
+    if not others.num_rows:
         return rows
-    return rows.filter(pa.array([bar not in known for bar in _bars(rows)], pa.bool_()))
+    bars = set(_bars(others))
+    return rows.filter(pa.array([bar not in bars for bar in _bars(rows)], pa.bool_()))
+
+
+def _joined(first: pa.Table, others: pa.Table) -> pa.Table:
+    """One row for each bar, of the first table where it has one."""
+    return pa.concat_tables([first, _without(others, first)], promote_options="default")
 
 
 def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:

@@ -348,6 +348,34 @@ def test_take_from_a_new_checkpoint_after_a_crash_between_the_tables_has_each_ba
     assert len(sink.items) == 12
 
 
+def test_take_of_bars_some_of_which_have_features_already_publishes_all(
+    new_outbox, killed_before, policy, sink, tmp_path
+):
+    killed_before("signals", lambda ask: policy.run(ask)[:1])  # features of one bar of four
+    sink.broken = True
+    with pytest.raises(StreamError):
+        new_outbox().take(policy.run, query_id="second", batch_id=0)
+    sink.broken = False
+    for table in ("features", "signals"):
+        assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
+    decided = [row["payload"] for row in lake(tmp_path, "SELECT payload FROM signals")]
+
+    def published() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for one in sink.items:
+            found.setdefault(one["kind"], []).append(orjson.dumps(one["data"]).decode())
+        sink.items.clear()
+        return found
+
+    # With its checkpoint, and without.
+    new_outbox().take(policy.run, query_id="second", batch_id=0)
+    first = published()
+    new_outbox().take(lambda _: [], query_id="third", batch_id=0)
+    for items in (first, published()):
+        assert sorted(items["signal"]) == sorted(decided)
+        assert len(items["features"]) == len(items["bar"]) == 4
+
+
 def test_take_from_a_new_checkpoint_publishes_what_the_last_driver_did_not(
     new_outbox, policy, sink, tmp_path
 ):
