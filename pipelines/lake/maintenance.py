@@ -29,7 +29,7 @@ from pipelines.errors import Fenced, LakeError
 from pipelines.lake.files import read_files, write_files
 from pipelines.lake.tables import ARCHIVE_STATE, PARTITION, TABLES
 from pipelines.lake.tables import table as known_table
-from pipelines.lake.writer import HISTORY, LOG_RETENTION, METADATA_KEY, LakeWriter, join
+from pipelines.lake.writer import HISTORY, METADATA_KEY, PROPERTIES, LakeWriter, join
 
 QUERY: Final = "maintenance"
 """Under this name it is fenced: it commits beside the queries, and only the newest of it does."""
@@ -224,9 +224,9 @@ class Maintenance:
         return False
 
     def _cut_log(self, name: str, table: DeltaTable, commit: CommitProperties) -> bool:
-        if not LOG_RETENTION.items() <= table.metadata().configuration.items():
-            _log.info("%s: its log was kept for longer until now", name)
-            table.alter.set_table_properties(LOG_RETENTION, commit_properties=commit)
+        if not PROPERTIES.items() <= table.metadata().configuration.items():
+            _log.info("%s: its log gets our settings", name)
+            table.alter.set_table_properties(PROPERTIES, commit_properties=commit)
         table.create_checkpoint()
         table.cleanup_metadata()
         return False

@@ -41,8 +41,13 @@ METADATA_KEY = "raytape"
 """Key in a commit's metadata under which ours stands, as JSON."""
 
 _ATTEMPTS = 6
-LOG_RETENTION = {"delta.logRetentionDuration": "interval 1 days"}
-"""Older entries of a table's log go; a table of the archive gets some 10,000 of them a day."""
+PROPERTIES = {
+    "delta.logRetentionDuration": "interval 1 days",
+    "delta.checkpointInterval": "10",
+}
+"""Of each table's log. Older entries go; a table of the archive gets some 10,000 of them a day.
+A commit reads what was written behind the last checkpoint, twice: with delta-rs' own interval of
+100 it takes 34 ms of CPU, with 10 it takes 10 to 20."""
 
 HISTORY = 500
 """Commits that are looked back over for a batch."""
@@ -89,7 +94,7 @@ class LakeWriter:
                     partition_by=[PARTITION],
                     name=name,
                     description=wanted.doc,
-                    configuration={**LOG_RETENTION},
+                    configuration={**PROPERTIES},
                     storage_options=self.storage_options or None,
                 )
             except (DeltaError, OSError) as error:
