@@ -201,7 +201,9 @@ class Settings(BaseSettings):
     # Spark
     spark_master: str = Field("raydp", description="raydp, local[N], or a URL.")
     spark_executors: int = Field(1, gt=0, description="Executors under RayDP.")
-    spark_executor_cores: int = Field(2, gt=0, description="Cores of each.")
+    spark_executor_cores: int = Field(
+        3, gt=0, description="Tasks that each runs at once: one more than shards."
+    )
     spark_executor_memory: str = Field("768m", description="Heap of each.")
     spark_driver_memory: str = Field("768m", description="Heap of the driver.")
     archive_trigger_s: float = Field(10.0, gt=0, description="Interval of the archive query.")

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 Message = dict[str, Any]
@@ -85,6 +85,7 @@ _SECONDS: dict[str, int] = {}
 _PREFIXES: dict[int, str] = {}
 
 
+@lru_cache(maxsize=1024)  # who stores a message asks again what the rule asked just before
 def parse_time_ns(text: str) -> int:
     """Nanoseconds since the epoch of an RFC 3339 time with up to nine decimals.
 

@@ -42,7 +42,10 @@ _ALLOCATION = f"""<?xml version="1.0"?>
 </allocations>
 """
 # Serial: on the few cores of a laptop the parallel collectors cost threads and memory for nothing.
-_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=4 -Xss4m -XX:-UsePerfData"
+# No second compiler: rows are worked on in Python, and for minutes after a start it took more from
+# the two cores than it gave back (CPU of the JVMs at 5,400 messages a second: 47 % of a core, without
+# it 28 %).
+_JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -XX:-UsePerfData"
 # Without Hadoop's native library every file that is made forks `chmod`, twice with its checksum
 # file, four times with Spark's own: 49 forks and 47 ms per batch. So Spark's checkpoints are made
 # without either: 5 forks. `fs.file.impl` must stay as it is: RocksDB's snapshots are copied through
@@ -63,7 +66,8 @@ class SparkConfig:
         master: ``raydp``, ``local[N]``, or the URL of a Spark master.
         app_name: Name of the application; under RayDP one of a name at a time.
         executors: Executors (RayDP and URLs).
-        executor_cores: Cores of each.
+        executor_cores: Tasks that each runs at once. One more than the archive has (one for each
+            shard), so that signals find a place while it works.
         executor_memory: Heap of each, in Spark's notation.
         driver_memory: Heap of the driver; with ``local[N]`` of all there is.
         ui_port: Port of the Spark UI; ``None`` for no UI.
@@ -78,7 +82,7 @@ class SparkConfig:
     master: str = "raydp"
     app_name: str = "raytape"
     executors: int = 1
-    executor_cores: int = 2
+    executor_cores: int = 3
     executor_memory: str = "768m"
     driver_memory: str = "768m"
     ui_port: int | None = 4040
