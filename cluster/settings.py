@@ -218,7 +218,10 @@ class Settings(BaseSettings):
         30.0, ge=0, description="Market seconds that a longer window waits for its last bar."
     )
     provisional_every_s: float = Field(
-        1.0, ge=0, description="Least seconds between features of a forming bar; 0: none."
+        1.0,
+        ge=0,
+        description="Least seconds between features of a symbol's forming bar, more beyond 200 "
+        "symbols; 0: none.",
     )
 
     # What is unusual about a bar

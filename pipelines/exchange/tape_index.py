@@ -133,7 +133,7 @@ def _tick(message: Message) -> Tick | None:
     if not channel or not symbol:
         return None
     try:
-        ns = time if type(time) is int else parse_time_ns(time)  # type: ignore[arg-type]
+        ns = time if type(time) is int else parse_time_ns(time)
     except (TypeError, ValueError, AttributeError, OverflowError):
         return None
     return Tick(channel, symbol, ns, message)

@@ -57,7 +57,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -79,6 +79,7 @@ class FeatureSpec:
         version: Number of the specification.
         names: The features in order.
         parameters: Everything that changes a value: windows, degrees of freedom, substitutes.
+        fingerprint: First 16 hexadecimal digits of the SHA-256 of version, names and parameters.
 
     >>> FEATURE_SPEC.names.index("spread_bps"), len(FEATURE_SPEC.names), len(EXTENDED_SPEC.names)
     (10, 11, 22)
@@ -90,14 +91,16 @@ class FeatureSpec:
     version: int
     names: tuple[str, ...]
     parameters: Mapping[str, Mapping[str, int | float | str]]
+    fingerprint: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fingerprint", self._fingerprint())  # asked for by each state
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For other processes: a mapping that cannot be changed cannot be pickled either."""
         return FeatureSpec, (self.name, self.version, self.names, dict(self.parameters))
 
-    @property
-    def fingerprint(self) -> str:
-        """First 16 hexadecimal digits of the SHA-256 of version, names and parameters."""
+    def _fingerprint(self) -> str:
         text = json.dumps(
             [self.version, self.names, {k: dict(v) for k, v in self.parameters.items()}],
             sort_keys=True,

@@ -43,7 +43,7 @@ class StreamingConfig:
         lateness_s: Market time after the end of a longer window at which it closes without its
             last bar.
         provisional_every_s: Least time of the stream between two features of a symbol's forming
-            bar; 0: none.
+            bar; longer with more than 200 symbols; 0: none.
         anomalies: What is unusual about a bar.
         history: Bars of the past, for warming up; ``None``: the lake's own.
         history_bars: So many of them for each symbol.

@@ -43,8 +43,8 @@ _ALLOCATION = f"""<?xml version="1.0"?>
 """
 # Serial: on the few cores of a laptop the parallel collectors cost threads and memory for nothing.
 # No second compiler: rows are worked on in Python, and for minutes after a start it took more from
-# the two cores than it gave back (CPU of the JVMs at 5,400 messages a second: 47 % of a core, without
-# it 28 %).
+# the two cores than it gave back (CPU of the JVMs at 5,400 messages a second: 47 % of a core, and
+# 28 % without it).
 _JVM = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xss4m -XX:-UsePerfData"
 # Without Hadoop's native library every file that is made forks `chmod`, twice with its checksum
 # file, four times with Spark's own: 49 forks and 47 ms per batch. So Spark's checkpoints are made

@@ -322,3 +322,17 @@ def test_signals_from_a_new_checkpoint_decide_nothing_twice(
     got = np.array([[row[name] for name in features.names] for row in rows])
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
     assert {row["fingerprint"] for row in rows} == {features.fingerprint}
+
+
+@pytest.mark.parametrize(
+    ("every_s", "symbols", "expected_s"),
+    [(1.0, 20, 1.0), (1.0, 1000, 5.0), (8.0, 1000, 8.0), (0.0, 1000, 0.0)],
+)
+def test_forming_bars_of_many_symbols_are_shown_less_often(
+    kinesis: KinesisConfig, every_s: float, symbols: int, expected_s: float
+) -> None:
+    config = StreamingConfig(
+        SPARK, kinesis, "lake", "checkpoints",
+        symbols=tuple(f"S{n}" for n in range(symbols)), provisional_every_s=every_s,
+    )  # fmt: skip
+    assert signals.provisional_every_ns(config) == expected_s * 1e9
