@@ -30,8 +30,9 @@ from tests.running import FAST, Running, platform, until
 
 SYMBOLS = 20
 SPEED = 10
-SETTLE_S = 90.0
-"""Longest time that the queries may need until they keep up, after a start on busy cores."""
+SETTLE_S, WARM_S = 90.0, 60.0
+"""Longest time that the queries may need until they keep up, after a start on busy cores; and how
+long they run then before anything is measured, for their JVMs still compile."""
 
 
 class Listener(threading.Thread):
@@ -156,6 +157,7 @@ def settle(running: Running) -> None:
         return looks == 5
 
     until(keeps_up, timeout_s=SETTLE_S, what="the signals up to date", poll_s=1)
+    time.sleep(WARM_S)  # a stretch of the run, not a wait
 
 
 def measure(running: Running, *, seconds: float, say: Say) -> list[Row]:
@@ -213,7 +215,7 @@ def run(say: Say, *, rate: int = 5500, seconds: float = 60) -> list[Row]:
         seconds: How long it is measured under load.
     """
     per_minute = int(rate * 60 / SPEED / SYMBOLS)
-    minutes = int((seconds + SETTLE_S + 60) * SPEED / 60)
+    minutes = int((seconds + SETTLE_S + WARM_S + 60) * SPEED / 60)
     with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
         chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
         with platform(Path(folder), messages_per_minute=per_minute, **chosen) as running:

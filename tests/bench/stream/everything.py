@@ -16,6 +16,7 @@ from tests.bench.platform import (
     SETTLE_S,
     SPEED,
     SYMBOLS,
+    WARM_S,
     Listener,
     counters,
     memory_gb,
@@ -32,7 +33,7 @@ TARGET = 8000
 
 def everything(say: Say) -> list[Row]:
     """Exchange, producer, Kinesis, both queries, serving: all of it on this machine."""
-    minutes = int((SETTLE_S + MEASURE_S + RESTART_S + 60) * SPEED / 60)
+    minutes = int((SETTLE_S + WARM_S + MEASURE_S + RESTART_S + 60) * SPEED / 60)
     with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
         chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
         per_minute = int(RATE * 60 / SPEED / SYMBOLS)
