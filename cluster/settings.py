@@ -136,7 +136,11 @@ class Settings(BaseSettings):
     region: str = Field("us-east-1", description="AWS region.")
     market_data: str = Field("market-data", description="Name of the stream of raw records.")
     market_signals: str = Field("market-signals", description="Name of the stream of signals.")
-    shards: int = Field(2, gt=0, description="Shards of market-data where we create it.")
+    shards: int = Field(
+        2,
+        gt=0,
+        description="Shards of market-data where we create it; with more, more executor cores.",
+    )
 
     kinesis_retention_s: float = Field(
         7200.0, ge=0, description="Embedded: seconds that a record is kept; 0 for ever."
@@ -266,7 +270,9 @@ class Settings(BaseSettings):
     train_bars: int = Field(4000, gt=600, description="Minute bars per symbol it learns from.")
 
     # Ray
-    ray_cpus: int = Field(8, gt=3, description="Logical CPUs; parts take fractions of them.")
+    ray_cpus: int = Field(
+        8, gt=4, description="Logical CPUs; Spark's tasks take one each, other parts fractions."
+    )
     ray_object_store_mb: int = Field(192, ge=80, description="Ray's object store.")
 
     @model_validator(mode="before")

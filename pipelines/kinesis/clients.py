@@ -98,7 +98,7 @@ def _parse_records(
             }
             for record in answer["Records"]
         ]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, OverflowError):
         return
     response_dict["body"] = orjson.dumps(answer | {"Records": []})
 

@@ -42,10 +42,9 @@ from pipelines.streaming.rows import (
     table_of,
 )
 from pipelines.streaming.schemas import SIGNALS
+from pipelines.streaming.unfinished import Bar, bars_of, decided_on, waiting, within, without
 
 _FEATURES, _SIGNALS, _STATS, _ANOMALIES = SIGNAL_TABLES[:4]
-_DECIDED: Final = pc.field("revision") == 0
-"""Rows of ``features`` that this query writes; the others are of the revisions."""
 _ANY: Final = pc.field("known_at").is_valid()
 _CIRCUIT: Final = ("closed", "half_open", "open")
 _BAR: Final = ("open", "high", "low", "close", "volume", "trade_count", "vwap", "source")
@@ -59,15 +58,6 @@ _log = logging.getLogger(__name__)
 Row = Mapping[str, Any]
 Batch = Callable[[bool], Sequence[Row]]
 """Runs the batch's one action; told whether to ask the policy."""
-_UNDECIDED: Final = """
-SELECT f.symbol, f.event_time_ns FROM features f
-LEFT JOIN (SELECT symbol, max(event_time_ns) AS last FROM signals GROUP BY symbol) s USING (symbol)
-WHERE f.revision = 0 AND (s.last IS NULL OR f.event_time_ns > s.last)
-"""
-"""Bars that have features and wait for their signal; a symbol's bars are decided in order."""
-
-Bar = tuple[str, int]
-"""Its symbol, and its start in ns."""
 Indicators = Mapping[Bar, Mapping[str, float | None]]
 
 
@@ -100,7 +90,7 @@ class Outbox:
         self._clock = clock
         self._generation = 0
         self._may_be_held = True  # only the first batch after a start can be a replay
-        self._waiting = features_table([], known_ns=0)
+        self._left = features_table([], known_ns=0)  # by a driver that died
         self._pool = ThreadPoolExecutor(max_workers=len(SIGNAL_TABLES), thread_name_prefix="lake")
         self._forming: Future[None] | None = None
         self._stats = new_stats()
@@ -132,8 +122,8 @@ class Outbox:
         """
         started = time.perf_counter()
         held = self._held(_SIGNALS, query_id, batch_id) if self._may_be_held else None
-        if self._may_be_held and held is None:
-            self._resume()
+        if self._may_be_held:
+            self._resume(held)
         rows = run(held is None)  # also when held: the state has to move on
         ran = time.perf_counter()
         counted, idle, forming = self._count([orjson.loads(row["payload"]) for row in rows])
@@ -142,23 +132,20 @@ class Outbox:
         if bars:
             known_ns = self._clock()
             features = features_table(bars, known_ns=known_ns)
-            new = _without(features, self._waiting)
+            new = without(features, self._left)
             if new.num_rows:
                 self._commit({_FEATURES: new}, query_id, batch_id)
-            tables = {_FEATURES: _joined(_within(self._waiting, features), new)}
+            features = pa.concat_tables([within(self._left, features), new])
             if held is None:
                 answers = [orjson.loads(row["signal"]) for row in rows if row["signal"]]
-                tables[_SIGNALS] = signals_table(answers, known_ns=known_ns)
-                self._commit({_SIGNALS: tables[_SIGNALS]}, query_id, batch_id)
-            if self._may_be_held:  # what was there already wins over what was just computed
-                for name in (_FEATURES, _SIGNALS):
-                    found = self._held(name, query_id, batch_id)
-                    if found is not None:
-                        tables[name] = _joined(found, tables.get(name, found))
+                signals = signals_table(answers, known_ns=known_ns)
+                self._commit({_SIGNALS: signals}, query_id, batch_id)
+            else:
+                signals = held
+            self._left = without(self._left, features)
             committed = time.perf_counter()
-            self._publish(tables, [*bars, *idle])
+            self._publish(features, signals, [*bars, *idle])
             published = time.perf_counter()
-            signals = tables[_SIGNALS]
             tables = {_STATS: stats_table(bars, known_ns=known_ns)}
             found = anomalies_table(bars, known_ns=known_ns)
             if found.num_rows:
@@ -192,8 +179,7 @@ class Outbox:
         self._pool.shutdown(wait=False)
 
     def _held(self, name: str, query_id: str, batch_id: int) -> pa.Table | None:
-        own = _DECIDED if name == _FEATURES else _ANY
-        return self._writer.read_batch(name, query_id, batch_id, own=own)
+        return self._writer.read_batch(name, query_id, batch_id, own=_ANY)
 
     def _commit(self, tables: Mapping[str, pa.Table], query_id: str, batch_id: int) -> None:
         def commit(name: str) -> bool:
@@ -209,29 +195,31 @@ class Outbox:
         for future in [self._pool.submit(commit, name) for name in tables]:
             future.result()
 
-    def _resume(self) -> None:
+    def _resume(self, held: pa.Table | None) -> None:
         """Go on where the last driver ended, whose checkpoint may be gone.
 
-        The last decisions are published once more, for it may have died first; readers drop the
-        items that they know. Features that nobody decided on are remembered.
+        Unless the batch is held, the last decisions are published once more, for it may have died
+        first; readers drop the items that they know. The features that it left are remembered.
         """
         lake = LakeQuery(self._writer.uri, self._writer.storage_options)
-        signals = lake.newest_batch(_SIGNALS, _ANY)
-        if signals.num_rows:
-            self._sink.put_items(list(items_of(_features_of(lake, signals), signals)))
-        self._waiting = _features_of(lake, lake.sql(_UNDECIDED))
+        if held is not None:
+            self._left = decided_on(lake, held)
+            return
+        last = lake.newest_batch(_SIGNALS, _ANY)
+        if last.num_rows:
+            self._sink.put_items(list(items_of(decided_on(lake, last), last)))
+        self._left = waiting(lake)
 
     def _publish(
-        self, tables: Mapping[str, pa.Table], payloads: Sequence[Mapping[str, Any]]
+        self, features: pa.Table, signals: pa.Table, payloads: Sequence[Mapping[str, Any]]
     ) -> None:
-        items = items_of(tables[_FEATURES], tables[_SIGNALS], indicators_of(payloads))
+        items = items_of(features, signals, indicators_of(payloads))
         self._publish_derived(payloads, before=items)
-        signals = tables[_SIGNALS]
         reasons = signals["reason"].to_pylist()
-        self._stats["bars"] += tables[_FEATURES].num_rows
+        self._stats["bars"] += features.num_rows
         self._stats["signals"] += signals.num_rows
         self._stats["unavailable"] += reasons.count("unavailable")
-        last_ns = max(tables[_FEATURES]["event_time_ns"].to_pylist())
+        last_ns = max(features["event_time_ns"].to_pylist())
         self._stats["last_event_time"] = format_time_ns(last_ns)
 
     def _publish_derived(
@@ -284,43 +272,8 @@ def _new(bars: Sequence[Mapping[str, Any]], held: pa.Table | None) -> list[Mappi
     """The bars that this batch decides; or that it decided, if its decisions are held."""
     if held is None:
         return [bar for bar in bars if not bar["decided"]]
-    ours = set(_bars(held))
+    ours = set(bars_of(held))
     return [bar for bar in bars if (bar["symbol"], parse_time_ns(bar["event_time"])) in ours]
-
-
-def _bars(rows: pa.Table) -> list[Bar]:
-    return list(zip(rows["symbol"].to_pylist(), rows["event_time_ns"].to_pylist(), strict=True))
-
-
-def _features_of(lake: LakeQuery, bars: pa.Table) -> pa.Table:
-    """The rows of ``features`` that bars were decided on, or will be."""
-    if not bars.num_rows:
-        return features_table([], known_ns=0)
-    time = pc.field("event_time_ns")
-    bounds = pc.min_max(bars["event_time_ns"])
-    rows = lake.dataset(_FEATURES).to_table(
-        filter=_DECIDED & (time >= bounds["min"]) & (time <= bounds["max"])
-    )
-    return _within(rows, bars)
-
-
-def _within(rows: pa.Table, others: pa.Table) -> pa.Table:
-    """The rows of bars that another table has too."""
-    bars = set(_bars(others)) if rows.num_rows else set()
-    return rows.filter(pa.array([bar in bars for bar in _bars(rows)], pa.bool_()))
-
-
-def _without(rows: pa.Table, others: pa.Table) -> pa.Table:
-    """The rows of bars that another table has not."""
-    if not others.num_rows:
-        return rows
-    bars = set(_bars(others))
-    return rows.filter(pa.array([bar not in bars for bar in _bars(rows)], pa.bool_()))
-
-
-def _joined(first: pa.Table, others: pa.Table) -> pa.Table:
-    """One row for each bar, of the first table where it has one."""
-    return pa.concat_tables([first, _without(others, first)], promote_options="default")
 
 
 def features_table(bars: Sequence[Mapping[str, Any]], *, known_ns: int) -> pa.Table:

@@ -80,7 +80,10 @@ def test_records_are_parsed_as_botocore_parses_them(aws: str) -> None:
 
     for limit in (1, 100):
         assert answer(ours, limit) == answer(theirs, limit)
-    assert [record["Data"] for record in answer(ours, 100)["Records"]] == data
+    records = answer(ours, 100)["Records"]
+    assert [record["Data"] for record in records] == data
+    # By whom: botocore's zone is the machine's.
+    assert all(record["ApproximateArrivalTimestamp"].tzinfo is UTC for record in records)
     with pytest.raises(ClientError) as refused:
         ours.get_records(ShardIterator="nonsense")
     assert refused.value.response["Error"]["Code"]
@@ -88,7 +91,16 @@ def test_records_are_parsed_as_botocore_parses_them(aws: str) -> None:
     theirs.close()
 
 
-@pytest.mark.parametrize("body", [b"nonsense", b'{"Records": [{}]}', b"[]", b'{"Records": 3}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"nonsense",
+        b'{"Records": [{}]}',
+        b"[]",
+        b'{"Records": 3}',
+        b'{"Records": [{"Data": "", "ApproximateArrivalTimestamp": 1e30}]}',
+    ],
+)
 def test_answer_that_is_not_understood_is_left_to_botocore(body: bytes) -> None:
     answer, parsed = {"status_code": 200, "body": body}, dict[str, Any]()
     _parse_records(answer, parsed)

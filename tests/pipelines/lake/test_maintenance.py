@@ -205,13 +205,17 @@ def test_reader_goes_on_when_the_log_was_cut_behind_it(writer, bars):
     assert query.dataset("bars").count_rows() == 10
 
 
-def test_log_of_a_table_made_earlier_is_bounded_too(tmp_path):
+@pytest.mark.parametrize("earlier", [{}, {"delta.logRetentionDuration": "interval 1 days"}])
+def test_log_of_a_table_made_earlier_is_bounded_too(tmp_path, earlier):
     wanted = TABLES["bars"]
-    DeltaTable.create(str(tmp_path / "bars"), wanted.schema, partition_by=["date"])
+    DeltaTable.create(
+        str(tmp_path / "bars"), wanted.schema, partition_by=["date"], configuration=earlier
+    )
     writer = LakeWriter(str(tmp_path))
     maintenance(writer).run()
     kept = DeltaTable(str(tmp_path / "bars")).metadata().configuration
     assert kept["delta.logRetentionDuration"] == "interval 1 days"
+    assert kept["delta.checkpointInterval"] == "10"
 
 
 def test_joined_file_is_sorted_and_its_rows_that_sort_alike_keep_their_order(writer, bars):

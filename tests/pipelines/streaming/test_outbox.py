@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import orjson
 import pytest
 
 from pipelines.errors import Fenced, LakeError, StreamError
-from pipelines.events import MINUTE_NS, parse_time_ns
+from pipelines.events import MINUTE_NS, SECOND_NS, parse_time_ns
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder
 from pipelines.features.spec import FEATURE_SPEC
@@ -44,6 +45,8 @@ class Policy:
     def __init__(self) -> None:
         self.asked = 0
         self.decided = False  # what the fold says of its first bars
+        self.first_ns = T0
+        self.close = 2.0
 
     def run(self, ask: bool) -> list[dict[str, Any]]:
         self.asked += ask
@@ -51,12 +54,13 @@ class Policy:
         for symbol in ("SPY", "QQQ"):
             builder = FeatureBuilder()
             for minute in range(2):
-                bar = ClosedBar(T0 + minute * MINUTE_NS, 1, 2, 1, 2 - minute, 10, 3, 1.5, 0.7)
+                at, close = self.first_ns + minute * MINUTE_NS, self.close - minute
+                bar = ClosedBar(at, 1, 2, 1, close, 10, 3, 1.5, 0.7)
                 closed = Decidable(
                     bar,
                     builder.update(bar),
                     minute == 1,
-                    T0 + 2 * MINUTE_NS,
+                    self.first_ns + 2 * MINUTE_NS,
                     self.decided and minute == 0,
                 )
                 payload = payload_of(symbol, closed)
@@ -72,7 +76,9 @@ class Policy:
                     {
                         "symbol": symbol,
                         "payload": orjson.dumps(payload).decode(),
-                        "signal": orjson.dumps(signal).decode() if ask else None,
+                        "signal": orjson.dumps(signal).decode()
+                        if ask and not closed.decided
+                        else None,
                     }
                 )
         counters = {"symbol": "SPY", "counters": {"late_bars": 2}}
@@ -93,9 +99,10 @@ def policy() -> Policy:
 @pytest.fixture
 def new_outbox(tmp_path: Path, sink: Sink):
     made = []
+    seconds = itertools.count(T0 + 1_000, SECOND_NS)
 
     def make(to: Sink = sink) -> Outbox:
-        outbox = Outbox(LakeWriter(str(tmp_path)), to, clock=lambda: T0 + 1_000)
+        outbox = Outbox(LakeWriter(str(tmp_path)), to, clock=lambda: next(seconds))
         outbox.open()
         made.append(outbox)
         return outbox
@@ -110,7 +117,7 @@ def killed_before(new_outbox, policy: Policy, monkeypatch: pytest.MonkeyPatch):
     """Lets a driver die in its first batch, before that is committed to a table."""
     whole = LakeWriter.commit
 
-    def die(missing: str, run: Batch = policy.run) -> None:
+    def die(missing: str, run: Batch = policy.run, query_id: str = QUERY) -> None:
         def commit(self, name, *args, **kwargs):
             if name == missing:
                 raise OSError("killed")
@@ -119,7 +126,7 @@ def killed_before(new_outbox, policy: Policy, monkeypatch: pytest.MonkeyPatch):
         with monkeypatch.context() as patch:
             patch.setattr(LakeWriter, "commit", commit)
             with pytest.raises(OSError, match="killed"):
-                new_outbox().take(run, query_id=QUERY, batch_id=0)
+                new_outbox().take(run, query_id=query_id, batch_id=0)
 
     return die
 
@@ -376,6 +383,61 @@ def test_take_of_bars_some_of_which_have_features_already_publishes_all(
         assert len(items["features"]) == len(items["bar"]) == 4
 
 
+@pytest.mark.parametrize("dies_before", ["publication", "stats"])
+def test_take_of_bars_all_of_which_have_features_already_leaves_one_row_of_each(
+    new_outbox, killed_before, policy, sink, tmp_path, dies_before
+):
+    killed_before("signals")
+    if dies_before == "stats":
+        killed_before("stats", query_id="second")
+    else:
+        sink.broken = True
+        with pytest.raises(StreamError):
+            new_outbox().take(policy.run, query_id="second", batch_id=0)
+        sink.broken = False
+    sink.items.clear()
+    new_outbox().take(policy.run, query_id="second", batch_id=0)
+    for table in ("features", "signals"):
+        assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
+    assert len(sink.items) == 12
+
+
+def test_take_of_an_earlier_day_after_a_crash_between_the_tables_has_each_bar_once(
+    new_outbox, killed_before, policy, tmp_path
+):
+    new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    policy.first_ns -= 60 * MINUTE_NS
+    killed_before("signals", query_id="second")
+    new_outbox().take(policy.run, query_id="third", batch_id=0)
+    for table in ("features", "signals"):
+        assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 8}]
+
+
+def test_take_of_a_day_that_is_played_again_publishes_the_newest_alone(new_outbox, policy, sink):
+    outbox = new_outbox()
+    outbox.take(policy.run, query_id=QUERY, batch_id=0)
+    policy.close = 1.75
+    outbox.take(policy.run, query_id=QUERY, batch_id=1)
+    sink.items.clear()
+    new_outbox().take(lambda _: [], query_id=QUERY, batch_id=2)
+    kinds = [item["kind"] for item in sink.items]
+    assert sorted(kinds) == sorted(4 * ["bar", "features", "signal"])
+    assert {i["data"]["close"] for i in sink.items if i["kind"] == "bar"} == {1.75, 0.75}
+
+
+def test_take_of_bars_again_whose_features_waited_stores_and_publishes_the_new_ones(
+    new_outbox, killed_before, policy, sink, tmp_path
+):
+    killed_before("signals")
+    outbox = new_outbox()
+    outbox.take(policy.run, query_id=QUERY, batch_id=0)
+    sink.items.clear()
+    policy.close = 1.75
+    outbox.take(policy.run, query_id=QUERY, batch_id=1)
+    assert lake(tmp_path, "SELECT count(*) AS n FROM features") == [{"n": 8}]
+    assert {i["data"]["close"] for i in sink.items if i["kind"] == "bar"} == {1.75, 0.75}
+
+
 def test_take_from_a_new_checkpoint_publishes_what_the_last_driver_did_not(
     new_outbox, policy, sink, tmp_path
 ):
@@ -424,8 +486,9 @@ def test_take_of_a_batch_without_bars_writes_nothing(new_outbox, sink, tmp_path)
 def test_decided_in_names_the_last_bar_of_each_symbol(new_outbox, policy, tmp_path):
     assert decided_in(LakeQuery(str(tmp_path))) == {}
     new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
+    (known,) = lake(tmp_path, "SELECT max(epoch_us(known_at)) * 1000 AS ns FROM signals")
     assert decided_in(LakeQuery(str(tmp_path))) == dict.fromkeys(
-        ("SPY", "QQQ"), (T0 + MINUTE_NS, T0 + 1_000)
+        ("SPY", "QQQ"), (T0 + MINUTE_NS, known["ns"])
     )
 
 
