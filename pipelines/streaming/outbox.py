@@ -6,8 +6,8 @@ that the lake holds already, because a driver died between commit and checkpoint
 stands there and nobody is asked again. Bars that a query with a new checkpoint reads again, and
 that the lake holds a decision on, are not decided again; what its last driver committed and may not
 have published is published once more. Features are committed before the signals on them, so that no
-bar counts as decided that has none; those of a driver that died between the two are kept as they
-stand, and the next one decides on them.
+bar counts as decided that has none. Those of a driver that died between the two stay as they stand;
+the next one decides on what it computes of the same bars, which is the same while their history is.
 
 Statistics are committed after everything was published, and so are anomalies and fills, which are
 published last: no signal waits for them.
