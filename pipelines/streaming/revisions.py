@@ -375,7 +375,8 @@ def _since(dirty: Dirty) -> dict[str, int]:
     found = ((s, m) for of in (dirty.minutes, dirty.after) for s, m in of.items() if m)
     firsts: dict[str, int] = {}
     for symbol, minutes in found:
-        firsts[symbol] = min(*minutes, firsts.get(symbol, min(minutes)))
+        first = min(minutes)
+        firsts[symbol] = min(first, firsts.get(symbol, first))
     for symbol, days in dirty.days.items():
         begin = (min(days) * DAY_NS + MARKET_DAY_BEGINS_NS) // MINUTE_NS
         firsts[symbol] = min(begin, firsts.get(symbol, begin))

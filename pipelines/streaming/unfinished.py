@@ -99,13 +99,17 @@ def bars_of(rows: pa.Table) -> list[Bar]:
 
 def within(rows: pa.Table, others: pa.Table) -> pa.Table:
     """The rows of bars that another table has too."""
-    bars = set(bars_of(others)) if rows.num_rows else set()
-    return rows.filter(pa.array([bar in bars for bar in bars_of(rows)], pa.bool_()))
+    return rows.filter(_shared(rows, others))
 
 
 def without(rows: pa.Table, others: pa.Table) -> pa.Table:
     """The rows of bars that another table has not."""
-    if not others.num_rows:
-        return rows
+    return rows.filter(pc.invert(_shared(rows, others)))
+
+
+def _shared(rows: pa.Table, others: pa.Table) -> pa.Array:
+    """For each row, whether another table has its bar too."""
+    if not (rows.num_rows and others.num_rows):  # as in nearly every batch
+        return pa.repeat(False, rows.num_rows)
     bars = set(bars_of(others))
-    return rows.filter(pa.array([bar not in bars for bar in bars_of(rows)], pa.bool_()))
+    return pa.array([bar in bars for bar in bars_of(rows)], pa.bool_())

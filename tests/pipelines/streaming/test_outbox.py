@@ -131,6 +131,19 @@ def killed_before(new_outbox, policy: Policy, monkeypatch: pytest.MonkeyPatch):
     return die
 
 
+@pytest.fixture
+def killed_publishing(new_outbox, policy: Policy, sink: Sink):
+    """Lets a driver die in its first batch, which is committed and not published."""
+
+    def die(query_id: str = QUERY) -> None:
+        sink.broken = True
+        with pytest.raises(StreamError):
+            new_outbox().take(policy.run, query_id=query_id, batch_id=0)
+        sink.broken = False
+
+    return die
+
+
 def lake(tmp_path: Path, sql: str) -> list[dict[str, Any]]:
     return LakeQuery(str(tmp_path)).sql(sql).to_pylist()
 
@@ -318,12 +331,9 @@ def test_take_of_a_held_batch_publishes_the_same_and_asks_nobody(new_outbox, pol
 
 
 def test_take_after_the_stream_failed_publishes_what_the_lake_holds(
-    new_outbox, policy, sink, tmp_path
+    new_outbox, killed_publishing, policy, sink, tmp_path
 ):
-    sink.broken = True
-    with pytest.raises(StreamError):
-        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
-    sink.broken = False
+    killed_publishing()
     new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
     assert policy.asked == 1
     assert len(sink.items) == 12
@@ -356,13 +366,10 @@ def test_take_from_a_new_checkpoint_after_a_crash_between_the_tables_has_each_ba
 
 
 def test_take_of_bars_some_of_which_have_features_already_publishes_all(
-    new_outbox, killed_before, policy, sink, tmp_path
+    new_outbox, killed_before, killed_publishing, policy, sink, tmp_path
 ):
     killed_before("signals", lambda ask: policy.run(ask)[:1])  # features of one bar of four
-    sink.broken = True
-    with pytest.raises(StreamError):
-        new_outbox().take(policy.run, query_id="second", batch_id=0)
-    sink.broken = False
+    killed_publishing("second")
     for table in ("features", "signals"):
         assert lake(tmp_path, f"SELECT count(*) AS n FROM {table}") == [{"n": 4}]
     decided = [row["payload"] for row in lake(tmp_path, "SELECT payload FROM signals")]
@@ -385,16 +392,13 @@ def test_take_of_bars_some_of_which_have_features_already_publishes_all(
 
 @pytest.mark.parametrize("dies_before", ["publication", "stats"])
 def test_take_of_bars_all_of_which_have_features_already_leaves_one_row_of_each(
-    new_outbox, killed_before, policy, sink, tmp_path, dies_before
+    new_outbox, killed_before, killed_publishing, policy, sink, tmp_path, dies_before
 ):
     killed_before("signals")
     if dies_before == "stats":
         killed_before("stats", query_id="second")
     else:
-        sink.broken = True
-        with pytest.raises(StreamError):
-            new_outbox().take(policy.run, query_id="second", batch_id=0)
-        sink.broken = False
+        killed_publishing("second")
     sink.items.clear()
     new_outbox().take(policy.run, query_id="second", batch_id=0)
     for table in ("features", "signals"):
@@ -439,12 +443,9 @@ def test_take_of_bars_again_whose_features_waited_stores_and_publishes_the_new_o
 
 
 def test_take_from_a_new_checkpoint_publishes_what_the_last_driver_did_not(
-    new_outbox, policy, sink, tmp_path
+    new_outbox, killed_publishing, sink, tmp_path
 ):
-    sink.broken = True
-    with pytest.raises(StreamError):
-        new_outbox().take(policy.run, query_id=QUERY, batch_id=0)
-    sink.broken = False
+    killed_publishing()
     again = new_outbox()
     for batch_id in range(2):
         again.take(lambda _: [], query_id="another", batch_id=batch_id)
