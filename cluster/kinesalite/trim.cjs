@@ -7,9 +7,33 @@
 // on; TRIM_HORIZON becomes the oldest record that is left.
 "use strict";
 
+const { once } = require("node:events");
+
 const db = require("kinesalite/db");
 
 const CHUNK = 500;
+
+// What is being read. A read sees the store as it was when it began, and for its sake LevelDB keeps
+// what was deleted since, for good if it compacts just then.
+const reads = new Set();
+
+function watchReads(store) {
+  const getStreamDb = store.getStreamDb;
+  const watched = new WeakSet();
+  store.getStreamDb = (name) => {
+    const streamDb = getStreamDb(name);
+    if (!watched.has(streamDb)) {
+      watched.add(streamDb);
+      const createReadStream = streamDb.createReadStream.bind(streamDb);
+      streamDb.createReadStream = (options) => {
+        const read = createReadStream(options);
+        reads.add(read);
+        return read.once("close", () => reads.delete(read));
+      };
+    }
+    return streamDb;
+  };
+}
 
 async function trimShard(store, name, shardIx, beforeMs) {
   const streamDb = store.getStreamDb(name);
@@ -32,6 +56,7 @@ async function trimShard(store, name, shardIx, beforeMs) {
   await flush();
   // LevelDB frees the place of what was deleted when it compacts, which it does not hurry to.
   if (count && store.db.compactRange) {
+    await Promise.all([...reads].map((read) => once(read, "close")));
     const at = (key) => `!stream-${name}!${key}`;
     await new Promise((resolve, reject) => {
       store.db.compactRange(at(first), at(kept), (error) => (error ? reject(error) : resolve()));
@@ -58,6 +83,7 @@ function install({ retentionMs, everyMs, graceMs }) {
   const create = db.create;
   db.create = (options) => {
     const store = create(options);
+    watchReads(store);
     const next = (waitMs) => setTimeout(pass, waitMs).unref();
     const pass = async () => {
       try {
