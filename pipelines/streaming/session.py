@@ -113,6 +113,7 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
         "spark.scheduler.mode": "FAIR",
         "spark.scheduler.allocation.file": (folder / "pools.xml").as_uri(),
         "spark.python.worker.reuse": "true",
+        "spark.python.daemon.module": "pipelines.streaming.daemon",
         "spark.sql.streaming.minBatchesToRetain": "20",
         "spark.sql.streaming.numRecentProgressUpdates": "30",
         "spark.sql.streaming.stopTimeout": "20000",

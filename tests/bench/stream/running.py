@@ -21,8 +21,8 @@ from pipelines.ports import KinesisConfig
 
 SCRIPT = Path(__file__).with_name("job.py")
 MASTERS = ("raydp", "local[2]")
-SAMPLE_S = 0.5
-EXECUTOR, WORKERS = "DefaultWorker", "pyspark.daemon pyspark.worker"
+SAMPLE_S = 2.0
+EXECUTOR, WORKERS = "DefaultWorker", "daemon pyspark.worker"
 """Words of the commands: of RayDP's executor, and of the Python workers that it starts."""
 
 
@@ -143,20 +143,21 @@ class JobProcess:
             time.sleep(SAMPLE_S)
 
     def _executor_mb(self) -> float:
-        """Resident memory of the executor's JVM and of its Python workers, megabytes.
+        """Memory of the executor's JVM and of its Python workers, megabytes.
 
-        With ``local[N]`` the JVM is driver and executor in one.
+        Proportional set sizes: the workers share what their daemon loaded. With ``local[N]`` the
+        JVM is driver and executor in one.
         """
         workers, java = 0, {}
         for process in self._running():
             with contextlib.suppress(psutil.Error):
-                words, rss = " ".join(process.cmdline()), process.memory_info().rss
+                words = " ".join(process.cmdline())
                 if process.name() == "java":
-                    java[process.pid] = (words, rss)
+                    java[process.pid] = (words, process.memory_full_info().pss)
                 elif WORKERS in words:
-                    workers += rss
-        executors = [rss for words, rss in java.values() if EXECUTOR in words]
-        return (workers + max(executors or [rss for _, rss in java.values()], default=0)) / 1e6
+                    workers += process.memory_full_info().pss
+        executors = [pss for words, pss in java.values() if EXECUTOR in words]
+        return (workers + max(executors or [pss for _, pss in java.values()], default=0)) / 1e6
 
 
 @contextlib.contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from unittest.mock import MagicMock
 
 import pytest
 
 from pipelines.errors import PartFailed
-from pipelines.streaming import session
+from pipelines.streaming import daemon, session
 from pipelines.streaming.session import SparkConfig, close_session, spark_conf
 
 
@@ -63,3 +66,21 @@ def test_open_that_fails_in_java_says_why_after_java_has_ended(
 
 def test_close_without_a_session_is_harmless() -> None:
     close_session(SparkConfig(master="local[2]"))
+
+
+def test_daemon_loads_what_its_workers_need_and_no_thread_that_a_fork_would_lose() -> None:
+    code = """
+import json, pathlib, sys
+from pyspark import daemon
+def manager():
+    threads = [path.read_text().strip() for path in pathlib.Path("/proc/self/task").glob("*/comm")]
+    print(json.dumps({"loaded": sorted(sys.modules), "threads": threads}))
+daemon.manager = manager
+sys.argv[1:] = ["pyspark.worker"]
+from pipelines.streaming.daemon import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    said = json.loads(done.stdout)
+    assert set(daemon.OF_WORKERS) <= set(said["loaded"])
+    assert len([name for name in said["threads"] if name != "jemalloc_bg_thd"]) == 1
