@@ -1,4 +1,7 @@
-"""`up` and `down` as an operator types them: twice, over kept data, a port taken, after a kill."""
+"""`up` and `down` as an operator types them: twice, over kept data, a port taken, after a kill.
+
+The last to use the platform that the tests of this folder share: it is down at the end.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -18,16 +19,6 @@ from cluster import processes, runtime
 from tests.running import FAST, Running, free_ports, prepared, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
-
-CHOSEN: dict[str, Any] = {"symbols": "AAPL,SPY", "speed": 20, "spark_master": "local[2]", **FAST}
-
-
-@pytest.fixture(scope="module")
-def platform_(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A platform that was never started."""
-    running = prepared(tmp_path_factory.mktemp("operator"), **CHOSEN)
-    yield running
-    running.cli("down")
 
 
 def remains(running: Running) -> list[str]:
@@ -48,39 +39,38 @@ def remains(running: Running) -> list[str]:
     return found
 
 
-def test_up_down_up_goes_on_where_it_stopped(platform_: Running) -> None:
-    first = platform_.cli("up")
-    assert "● first signal" in first
-    assert "up already" in platform_.cli("up")
-    before = platform_.get("/v1/ledger")
-    platform_.cli("down")
-    assert remains(platform_) == []
-    assert "not running" in platform_.cli("down")
+def test_up_down_up_goes_on_where_it_stopped(running: Running) -> None:
+    assert "up already" in running.cli("up")
+    before = running.get("/v1/ledger")
+    running.cli("down")
+    assert remains(running) == []
+    assert "not running" in running.cli("down")
 
-    second = platform_.cli("up")
+    second = running.cli("up")
+    assert "● first signal" in second
     assert "training" not in second
     after = until(
-        lambda: (found := platform_.get("/v1/ledger"))["stored"] > before["stored"] and found,
+        lambda: (found := running.get("/v1/ledger"))["stored"] > before["stored"] and found,
         timeout_s=60,
         what="the lake grows again",
     )
     assert after["received"] >= before["received"]
     assert after["lost"] == 0
-    bars = platform_.get("/v1/bars/AAPL", window="1m", limit=500)["items"]
+    bars = running.get("/v1/bars/AAPL", window="1m", limit=500)["items"]
     times = [bar["event_time"] for bar in bars]
     assert times == sorted(set(times), reverse=True)
 
 
-def test_down_after_ray_was_killed_leaves_nothing(platform_: Running) -> None:
-    child = processes.find("ray", run_dir=platform_.settings.run_dir)
+def test_down_after_ray_was_killed_leaves_nothing(running: Running) -> None:
+    child = processes.find("ray", run_dir=running.settings.run_dir)
     assert child is not None
     os.kill(child.pid, signal.SIGKILL)
-    platform_.cli("down")
-    assert remains(platform_) == []
+    running.cli("down")
+    assert remains(running) == []
 
 
 def test_up_with_a_port_taken_names_port_setting_and_owner(tmp_path: Path) -> None:
-    running = prepared(tmp_path, **CHOSEN)
+    running = prepared(tmp_path, **FAST)
     with socket.create_server(("127.0.0.1", running.settings.gateway_port)):
         done = subprocess.run(
             [Path(sys.executable).with_name("raytape"), "up"],
