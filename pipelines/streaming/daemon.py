@@ -3,16 +3,15 @@
 Spark's own daemon forks workers that have nothing loaded: each of some ten imports pandas, pyarrow
 and this project, 1.3 s of a core and 120 MB, before its first row. Here the daemon loads them once,
 and a fork takes milliseconds and shares the memory. Spark loads nothing beforehand because a
-library might start threads that do not outlive a fork; of those here, OpenBLAS is told not to, and
-the thread of jemalloc (in pyarrow and deltalake) is made for it. Chosen by
-``spark.python.daemon.module``; Spark runs ``python -m`` on it.
+library might start threads that do not outlive a fork; of those here, OpenBLAS is told not to (the
+session sets ``OPENBLAS_NUM_THREADS``), and the thread of jemalloc (in pyarrow and deltalake) is
+made for it. Chosen by ``spark.python.daemon.module``; Spark runs ``python -m`` on it.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
-import os
 import sys
 
 from pyspark import daemon
@@ -28,7 +27,6 @@ OF_WORKERS = (
 def main() -> None:
     """Load, then serve until Spark closes the standard input."""
     if sys.argv[1:] == ["pyspark.worker"]:  # others are the short-lived planners of a source
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         for name in OF_WORKERS:
             importlib.import_module(name)
         gc.collect()

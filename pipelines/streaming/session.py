@@ -114,6 +114,7 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
         "spark.scheduler.allocation.file": (folder / "pools.xml").as_uri(),
         "spark.python.worker.reuse": "true",
         "spark.python.daemon.module": "pipelines.streaming.daemon",
+        "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",  # it would start threads before the forks
         "spark.sql.streaming.minBatchesToRetain": "20",
         "spark.sql.streaming.numRecentProgressUpdates": "30",
         "spark.sql.streaming.stopTimeout": "20000",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,9 @@ def test_close_without_a_session_is_harmless() -> None:
     close_session(SparkConfig(master="local[2]"))
 
 
-def test_daemon_loads_what_its_workers_need_and_no_thread_that_a_fork_would_lose() -> None:
+def test_daemon_loads_what_its_workers_need_and_no_thread_that_a_fork_would_lose(
+    tmp_path: Path,
+) -> None:
     code = """
 import json, pathlib, sys
 from pyspark import daemon
@@ -80,7 +83,13 @@ sys.argv[1:] = ["pyspark.worker"]
 from pipelines.streaming.daemon import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    conf = spark_conf(SparkConfig(), folder=tmp_path)
+    prefix = "spark.executorEnv."
+    given = {k.removeprefix(prefix): v for k, v in conf.items() if k.startswith(prefix)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | given, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     said = json.loads(done.stdout)
     assert set(daemon.OF_WORKERS) <= set(said["loaded"])
     assert len([name for name in said["threads"] if name != "jemalloc_bg_thd"]) == 1
