@@ -8,6 +8,7 @@
 "use strict";
 
 const { once } = require("node:events");
+const { promisify } = require("node:util");
 
 const db = require("kinesalite/db");
 
@@ -35,10 +36,22 @@ function watchReads(store) {
   };
 }
 
+// LevelDB frees the place of what was deleted when it compacts, which it does not hurry to, and at
+// its lowest level only where something above overlaps it. So it brings everything down, and then
+// once more with two deletions above, which span all of it.
+async function compact(store, name, first, last) {
+  await Promise.all([...reads].map((read) => once(read, "close")));
+  const [from, to] = [first, last].map((key) => `!stream-${name}!${key}`);
+  const compactRange = promisify(store.db.compactRange).bind(store.db);
+  await compactRange(from, to);
+  await store.db.batch([{ type: "del", key: from }, { type: "del", key: to }]);
+  await compactRange(from, to);
+}
+
 async function trimShard(store, name, shardIx, beforeMs) {
   const streamDb = store.getStreamDb(name);
   const range = { gte: db.shardIxToHex(shardIx), lt: db.shardIxToHex(shardIx + 1) };
-  let first, kept, chunk = [], count = 0;
+  let first, last, kept, chunk = [], count = 0;
   const flush = async () => {
     if (chunk.length) await streamDb.batch(chunk);
     count += chunk.length;
@@ -47,21 +60,15 @@ async function trimShard(store, name, shardIx, beforeMs) {
   for await (const key of streamDb.createKeyStream(range)) {
     if (db.parseSequence(key.split("/")[1]).seqTime >= beforeMs) break;
     if (kept !== undefined) {
-      first = first ?? kept;
+      first ??= kept;
+      last = kept;
       chunk.push({ type: "del", key: kept });
     }
     kept = key;
     if (chunk.length >= CHUNK) await flush();
   }
   await flush();
-  // LevelDB frees the place of what was deleted when it compacts, which it does not hurry to.
-  if (count && store.db.compactRange) {
-    await Promise.all([...reads].map((read) => once(read, "close")));
-    const at = (key) => `!stream-${name}!${key}`;
-    await new Promise((resolve, reject) => {
-      store.db.compactRange(at(first), at(kept), (error) => (error ? reject(error) : resolve()));
-    });
-  }
+  if (count && store.db.compactRange) await compact(store, name, first, last);
   return count;
 }
 
