@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ class Running:
 
     settings: Settings
     env: dict[str, str]
+    said: str = ""
+    """What ``raytape up`` printed."""
 
     def cli(self, *arguments: str, timeout_s: float = 300) -> str:
         """Run ``raytape`` against this platform; its output.
@@ -94,8 +96,7 @@ def platform(folder: Path, **overrides: Any) -> Iterator[Running]:
     """Start a platform in a folder, and stop it at the end, whatever happened."""
     running = prepared(folder, **overrides)
     try:
-        running.cli("up")
-        yield running
+        yield replace(running, said=running.cli("up"))
     finally:
         running.cli("down")
 

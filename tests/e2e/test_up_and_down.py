@@ -40,6 +40,8 @@ def remains(running: Running) -> list[str]:
 
 
 def test_up_down_up_goes_on_where_it_stopped(running: Running) -> None:
+    assert "training" in running.said
+    assert "● first signal" in running.said
     assert "up already" in running.cli("up")
     before = running.get("/v1/ledger")
     running.cli("down")

@@ -91,5 +91,5 @@ main()
         env=os.environ | given, capture_output=True, text=True, check=True,
     )  # fmt: skip
     said = json.loads(done.stdout)
-    assert set(daemon.OF_WORKERS) <= set(said["loaded"])
+    assert {*daemon.OF_WORKERS, "river.anomaly"} <= set(said["loaded"])
     assert len([name for name in said["threads"] if name != "jemalloc_bg_thd"]) == 1
