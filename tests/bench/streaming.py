@@ -7,7 +7,8 @@ part            minutes   what
 ==============  ========  =======================================================================
 ``drain``       3         a backlog into the lake, archive alone, beside the plan without Kinesis
 ``cost``        5         CPU time per message as symbols and shards grow
-``latency``     11        event to feature row as the rate grows; ``--plots`` draws it
+``latency``     11        bar to feature row and signal as the rate grows; ``--plots`` draws it
+``restart``     4         the job killed under load, until its next row
 ``everything``  4         the platform at 8,500 messages a second, its streaming killed at the end
 ==============  ========  =======================================================================
 """
@@ -19,8 +20,15 @@ from tests.bench.stream.cost import cost
 from tests.bench.stream.drain import drain
 from tests.bench.stream.everything import everything
 from tests.bench.stream.latency import latency
+from tests.bench.stream.restart import restart
 
-PARTS = {"drain": drain, "cost": cost, "latency": latency, "everything": everything}
+PARTS = {
+    "drain": drain,
+    "cost": cost,
+    "latency": latency,
+    "restart": restart,
+    "everything": everything,
+}
 
 
 def run(say: Say) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Event to feature row as the rate grows."""
+"""Bar close to feature row and to signal as the rate grows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -14,6 +15,7 @@ from tests.bench.stream.embedded import embedded
 from tests.bench.stream.load import Derived, Load, Moments, between
 from tests.bench.stream.running import MASTERS, JobProcess, running
 from tests.bench.stream.tape import DAY_NS, OPEN_NS, symbols_of
+from tests.chaos.deciding import deciding
 
 BUILD = Path(__file__).parents[3] / "build"
 LATENCIES = "streaming-latencies.json"
@@ -23,6 +25,7 @@ AT = 5000
 SYMBOLS, SPEED = 20, 10.0
 SETTLE_S, MEASURE_S, LONGEST_S = 6.0, 36.0, 60.0
 TARGETS = (("p50", 0.5, 1000.0), ("p95", 0.95, 2500.0))
+SIGNAL_TARGETS = (("p50", 0.5, 1200.0), ("p95", 0.95, 2500.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,14 @@ class Measured:
         rate: Messages a second.
         sent: Bars sent.
         took: Milliseconds from sending a closed bar to its features, per bar.
+        signals: The same to its signal.
     """
 
     master: str
     rate: int
     sent: int
     took: Samples
+    signals: Samples
 
 
 def latency(say: Say) -> list[Row]:
@@ -57,13 +62,14 @@ def latency(say: Say) -> list[Row]:
 def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]:
     """All rates, one after the other, on one job with both queries.
 
-    The first is done twice, and counted once: JIT and Python workers are cold before.
+    The first is done twice, and counted once: JIT and Python workers are cold before. The policy
+    is a stand-in that answers at once.
     """
     found = []
-    config = {"signals": True, "archive_trigger_s": 10, "symbols": symbols_of(SYMBOLS)}
     with (
         embedded() as (folder, kinesis),
-        running(folder / "job", kinesis, master, config=config, history=False) as job,
+        deciding() as policy,
+        running(folder / "job", kinesis, master, config=both_queries(policy), history=False) as job,
     ):
         job.event("running")
         with Derived(kinesis) as derived:
@@ -74,8 +80,15 @@ def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]
                 )
                 with load:
                     sent = _sent(job, load, derived)
-                found.append(Measured(master, rate, len(sent), between(sent, derived.features)))
+                took, signals = (between(sent, x) for x in (derived.features, derived.signals))
+                found.append(Measured(master, rate, len(sent), took, signals))
     return found[1:]
+
+
+def both_queries(policy: str) -> dict[str, Any]:
+    """Configuration of a job with both queries, as the platform runs it."""
+    symbols = symbols_of(SYMBOLS)
+    return {"signals": True, "archive_trigger_s": 10, "symbols": symbols, "policy_url": policy}
 
 
 def _sent(job: JobProcess, load: Load, derived: Derived) -> Moments:
@@ -85,23 +98,32 @@ def _sent(job: JobProcess, load: Load, derived: Derived) -> Moments:
     time.sleep(MEASURE_S)
     sent = {bar: ns for bar, ns in dict(load.bars).items() if bar not in before}
     deadline = time.monotonic() + LONGEST_S
-    while sent.keys() - derived.features.keys() and time.monotonic() < deadline:
+    while sent.keys() - derived.signals.keys() and time.monotonic() < deadline:
         job.check()
         time.sleep(0.1)
     return sent
 
 
 def rows_of(measured: Sequence[Measured]) -> list[Row]:
-    """Two rows for each rate, those of :data:`AT` with targets; and how many bars got no row."""
-    missing = sum(one.sent - len(one.took.values) for one in measured)
+    """Four rows for each rate, those of :data:`AT` with targets; and how many bars got nothing."""
     rows = [
         Row(
-            f"event → feature row at {one.rate:,} msg/s, {name}, {one.master}",
-            one.took.at(quantile),
+            f"{what} at {one.rate:,} msg/s, {name}, {one.master}",
+            took.at(quantile),
             "ms",
             target if one.rate == AT else None,
         )
         for one in measured
-        for name, quantile, target in TARGETS
+        for what, took, targets in (
+            ("event → feature row", one.took, TARGETS),
+            ("bar close → signal", one.signals, SIGNAL_TARGETS),
+        )
+        for name, quantile, target in targets
     ]
-    return [*rows, Row("bars without a feature row", missing, "bars", 0)]
+    features = sum(one.sent - len(one.took.values) for one in measured)
+    signals = sum(one.sent - len(one.signals.values) for one in measured)
+    return [
+        *rows,
+        Row("bars without a feature row", features, "bars", 0),
+        Row("bars without a signal", signals, "bars", 0),
+    ]

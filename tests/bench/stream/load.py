@@ -90,23 +90,25 @@ class Load(Worker):
 
 
 class Derived(Worker):
-    """Reads ``market-signals`` and notes when each bar's features came."""
+    """Reads ``market-signals`` and notes when each bar's features and its signal came."""
 
     def __init__(self, kinesis: KinesisConfig) -> None:
         super().__init__()
         self.features: Moments = {}
+        self.signals: Moments = {}
         self._reader = StreamReader(kinesis, kinesis.market_signals, start=LATEST)
 
     def run(self) -> None:
+        came = {"features": self.features, "signal": self.signals}
         while not self._ended.wait(POLL_S):
             for record in self._reader.poll():
                 now = time.time_ns()
                 for item in codec.decode_items(record.data):
-                    if item["kind"] == "features":
-                        self.features.setdefault((item["symbol"], item["event_time"]), now)
+                    if item["kind"] in came:
+                        came[item["kind"]].setdefault((item["symbol"], item["event_time"]), now)
         self._reader.close()
 
 
 def between(sent: Moments, came: Moments) -> Samples:
-    """Milliseconds from the sending of each bar to the coming of its features."""
+    """Milliseconds from the sending of each bar to the coming of what was made of it."""
     return Samples([(came[bar] - ns) / 1e6 for bar, ns in sent.items() if bar in came])
