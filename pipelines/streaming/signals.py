@@ -1,8 +1,9 @@
 """The query ``signals``: records of ``market-data`` to closed bars, features and decisions.
 
-``kinesis`` → :func:`~pipelines.streaming.reduce.reduce` (one row per symbol) → shuffle by symbol →
-:class:`Fold` (state: a :class:`~pipelines.streaming.bars.SymbolState`) → :class:`Ask` (the policy,
-once per partition and batch) → :class:`~pipelines.streaming.outbox.Outbox` (lake, then stream).
+``kinesis`` → :func:`~pipelines.streaming.reduce.reduce` (one row per symbol) → shuffle by group of
+symbols → :class:`Fold` (state: a :class:`~pipelines.streaming.bars.SymbolState` of each symbol) →
+:class:`Ask` (the policy, once per partition and batch) →
+:class:`~pipelines.streaming.outbox.Outbox` (lake, then stream).
 A batch is one Spark job: the one action of :meth:`_Batches.process`.
 """
 
@@ -37,6 +38,7 @@ from pipelines.streaming.parts import Decidable
 from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
 from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
+from pipelines.streaming.states import pack, unpack
 from pipelines.streaming.warmup import Warmup, decided_in
 from pipelines.workers import settle
 
@@ -50,6 +52,10 @@ FOLDED_SCHEMA: Final = "symbol string, payload string"
 ASKED_SCHEMA: Final = "symbol string, payload string, signal string"
 STATE_SCHEMA: Final = "state binary"
 
+FOLDER: Final = f"{SIGNALS}-by-group"
+"""Folder of the checkpoint. Spark refuses one with other keys (it was once by symbol); a query that
+finds none goes on from the lake."""
+
 PROVISIONAL_PER_S: Final = 200
 """Features of forming bars in a second of the stream, of all symbols: each takes 0.2 ms."""
 
@@ -61,10 +67,10 @@ _log = logging.getLogger(__name__)
 
 
 class Fold:
-    """Folds a symbol's rows of a batch into its state (for ``applyInPandasWithState``).
+    """Folds a group's rows of a batch into the states of its symbols (``applyInPandasWithState``).
 
-    Yields a row for each closed bar, its payload as JSON; one with the roll-ups that closed by time
-    alone; one with the forming bar; and one with the counters that moved.
+    Yields a row for each closed bar, its payload as JSON; for each symbol one with the roll-ups
+    that closed by time alone; one with the forming bar; and one with the counters that moved.
 
     Args:
         warmup: Where new symbols begin.
@@ -93,31 +99,32 @@ class Fold:
         self._lateness_ns = lateness_ns
 
     def __call__(
-        self, key: tuple[str], frames: Iterable[pd.DataFrame], state: GroupState
+        self, _: tuple[int], frames: Iterable[pd.DataFrame], state: GroupState
     ) -> Iterator[pd.DataFrame]:
-        """Fold one symbol."""
+        """Fold one group."""
         import pandas as pd
 
-        (symbol,) = key
         if self._anomalies is not None:
             load(self._anomalies.model)
-        blobs = [
-            (int(first), bytes(parts))
-            for frame in frames
-            for first, parts in zip(frame["first_ns"], frame["parts"], strict=True)
-        ]
-        payloads, data = self.fold(symbol, blobs, state.get[0] if state.exists else None)
-        state.update((data,))
-        if payloads:
-            yield pd.DataFrame(
-                {"symbol": [symbol] * len(payloads), "payload": payloads}, dtype=object
-            )
+        blobs: dict[str, list[tuple[int, bytes]]] = {}
+        for frame in frames:
+            rows = zip(frame["symbol"], frame["first_ns"], frame["parts"], strict=True)
+            for symbol, first, parts in rows:
+                blobs.setdefault(symbol, []).append((int(first), bytes(parts)))
+        states = unpack(bytes(state.get[0])) if state.exists else {}
+        made: list[tuple[str, str]] = []
+        for symbol, held in blobs.items():
+            payloads, states[symbol] = self.fold(symbol, held, states.get(symbol))
+            made += [(symbol, payload) for payload in payloads]
+        state.update((pack(states),))
+        if made:
+            yield pd.DataFrame(made, columns=["symbol", "payload"], dtype=object)
         settle("fold")
 
     def fold(
         self, symbol: str, blobs: Sequence[tuple[int, bytes]], data: bytes | None
     ) -> tuple[list[str], bytes]:
-        """The same without Spark: payloads and the new state."""
+        """Fold one symbol, without Spark: payloads and the new state."""
         derived = functools.partial(
             Derived,
             lateness_ns=self._lateness_ns,
@@ -128,7 +135,7 @@ class Fold:
             state = SymbolState(self._spec, assumed_spread_bps=self._assumed, derived=derived)
         else:
             state = SymbolState.from_bytes(
-                bytes(data), self._spec, assumed_spread_bps=self._assumed, derived=derived
+                data, self._spec, assumed_spread_bps=self._assumed, derived=derived
             )
         before = dict(state.counters)
         closed = state.fold(parts_of(blobs), start_of=functools.partial(self._loader.start, symbol))
@@ -283,10 +290,10 @@ def start(
         .load()
         .select("data")
         .mapInArrow(reduce_live if config.anomalies.live else reduce, REDUCED_SCHEMA)
-        .groupBy("symbol")
+        .groupBy("group")
         .applyInPandasWithState(fold, FOLDED_SCHEMA, STATE_SCHEMA, "append", "NoTimeout")
         .writeStream.queryName(SIGNALS)
-        .option("checkpointLocation", checkpoint(config.checkpoint_uri, SIGNALS))
+        .option("checkpointLocation", checkpoint(config.checkpoint_uri, FOLDER))
         .foreachBatch(_Batches(outbox, ask).process)
         .trigger(processingTime=f"{config.signals_trigger_s * 1000:.0f} milliseconds")
         .start()

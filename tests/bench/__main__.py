@@ -14,8 +14,10 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -32,9 +34,10 @@ def suites() -> list[str]:
     return sorted(found, key=lambda name: (name == "platform", name))
 
 
-def table_of(name: str, rows: Sequence[Row]) -> Table:
-    """The rows of a suite, for people."""
-    table = Table(title=f"{name}, {os.cpu_count()} cores, one run")
+def table_of(name: str, rows: Sequence[Row], stolen: float) -> Table:
+    """The rows of a suite, for people, with the share of the machine that others took meanwhile."""
+    title = f"{name}, {os.cpu_count()} cores, one run, {stolen:.0%} of their time stolen"
+    table = Table(title=title)
     for column in ("what", "measured", "target", ""):
         table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
@@ -46,6 +49,11 @@ def table_of(name: str, rows: Sequence[Row]) -> Table:
         verdict = "[green]met[/]" if row.met else "[red]missed[/]"
         table.add_row(row.name, measured, f"{sign} {row.target:,g} {row.unit}", verdict)
     return table
+
+
+def stolen_between(before: Any, after: Any) -> float:
+    """Share of the cores' time that the hypervisor gave to other machines, 0 to 1."""
+    return float((after.steal - before.steal) / (sum(after) - sum(before)))
 
 
 def chosen(names: Sequence[str]) -> dict[str, Callable[[Say], list[Row]]]:
@@ -84,8 +92,9 @@ def main() -> None:
     BUILD.mkdir(exist_ok=True)
     for name, run in runs.items():
         console.print(f"[bold]{name}[/]")
+        before = psutil.cpu_times()
         rows = run(console.print)
-        console.print(table_of(name, rows))
+        console.print(table_of(name, rows, stolen_between(before, psutil.cpu_times())))
         document = [{**vars(row), "met": row.met} for row in rows]
         (BUILD / f"bench-{name.replace(':', '-')}.json").write_bytes(
             orjson.dumps(document, option=orjson.OPT_INDENT_2)

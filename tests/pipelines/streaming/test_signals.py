@@ -208,7 +208,7 @@ def test_signals_over_a_restart_are_one_for_each_bar_and_equal_to_the_batched_fe
     put(kinesis, history, range(half))
     assert run()["bars"] == half * len(SYMBOLS)
     # The driver dies after its last batch's commit to the lake, before Spark's own: it is replayed.
-    commits = Path(config.checkpoint_uri) / "signals" / "commits"
+    commits = Path(config.checkpoint_uri) / signals.FOLDER / "commits"
     last = max(int(path.name) for path in commits.iterdir() if path.name.isdigit())
     for path in (commits / str(last), commits / f".{last}.crc"):
         path.unlink(missing_ok=True)
@@ -273,7 +273,7 @@ def test_state_goes_into_snapshots_so_that_its_changes_need_not_be_kept_for_ever
     query = signals.start(spark, config, outbox)
     try:
         query.processAllAvailable()
-        state = Path(config.checkpoint_uri) / "signals" / "state"
+        state = Path(config.checkpoint_uri) / signals.FOLDER / "state"
         until(lambda: any(state.rglob("*.zip")), timeout_s=60, what="a snapshot of the state")
     finally:
         query.stop()
