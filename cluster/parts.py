@@ -115,6 +115,7 @@ def kinesis_address(settings: Settings) -> str:
 
 def streaming_config(settings: Settings) -> StreamingConfig:
     """The Spark session and its two queries."""
+    on_ray = settings.spark_master == "raydp"
     return StreamingConfig(
         spark=SparkConfig(
             master=settings.spark_master,
@@ -126,6 +127,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
             ui_port=settings.spark_ui_port,
             ui_host=settings.host,
             folder=str((settings.data_dir / "spark").resolve()),
+            executor_tmp=str(runtime.ray_temp_dir(settings)) if on_ray else None,
         ),
         kinesis=kinesis_config(settings),
         lake_uri=settings.uri("lake"),

@@ -76,6 +76,8 @@ class SparkConfig:
         local_checkpoints: Checkpoints lie on this machine's disk: written the fast way.
         folder: Where scratch files go, of one driver at a time: what another left is removed. A
             temporary folder, removed at the end, by default.
+        executor_tmp: Where executors unpack their native libraries; a folder that every machine of
+            theirs has. What one leaves that was killed stays there. The machine's own by default.
         extra: Further Spark configuration; it wins.
     """
 
@@ -90,6 +92,7 @@ class SparkConfig:
     shuffle_partitions: int = 2
     local_checkpoints: bool = True
     folder: str | None = None
+    executor_tmp: str | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -132,8 +135,8 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
         "spark.ui.port": str(config.ui_port or 0),
         "spark.local.dir": str(folder / _SCRATCH),
         "spark.driver.memory": config.driver_memory,
-        "spark.driver.extraJavaOptions": _JVM,
-        "spark.executor.extraJavaOptions": _JVM,
+        "spark.driver.extraJavaOptions": _jvm(folder / _SCRATCH),
+        "spark.executor.extraJavaOptions": _jvm(config.executor_tmp),
         _FOLDER_CONF: str(folder),
     }
     if config.master == "raydp":
@@ -150,6 +153,11 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
     if config.local_checkpoints:
         conf |= _LOCAL_CHECKPOINTS
     return conf | dict(config.extra)
+
+
+def _jvm(tmp: str | Path | None) -> str:
+    """Options of a JVM that keeps its temporary files in a folder, and none in the machine's."""
+    return _JVM if tmp is None else f'{_JVM} "-Djava.io.tmpdir={tmp}"'
 
 
 def master_url(master: str) -> str:
@@ -176,6 +184,7 @@ def open_session(config: SparkConfig) -> SparkSession:
     folder = Path(config.folder or tempfile.mkdtemp(prefix="raytape-spark-"))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # a driver that was killed left it
+    (folder / _SCRATCH).mkdir()
     (folder / "pools.xml").write_text(_ALLOCATION)
     conf = spark_conf(config, folder=folder)
     # Spark takes these three from the environment of the JVM that it starts, and from nowhere else.

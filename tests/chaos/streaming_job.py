@@ -151,15 +151,16 @@ def main() -> None:
     session.KinesisDataSource = deadly_source(file, group, in_task=die)  # type: ignore[misc]
     deadly_driver(dying(file, group))
     deadly_tasks(die, die_soon)
-    master = given["master"]
+    master, spark = given["master"], folder / given["scratch"]
     if master == "raydp":
         connect(given["ray"])
+    java = f"{given['java']} -Djava.io.tmpdir={spark / 'scratch'}"
     job = StreamingJob(
         StreamingConfig(
             spark=SparkConfig(
                 master=master, app_name=f"kills-{os.getpid()}", driver_memory="512m", ui_port=None,
-                folder=str(folder / given["scratch"]),
-                extra={"spark.driver.extraJavaOptions": given["java"]} if given["java"] else {},
+                folder=str(spark), executor_tmp=str(folder),
+                extra={"spark.driver.extraJavaOptions": java} if given["java"] else {},
             ),
             kinesis=KinesisConfig(**given["kinesis"]),
             lake_uri=str(folder / "lake"),

@@ -67,7 +67,7 @@ def spark_of(given: dict[str, Any], folder: Path) -> SparkConfig:
     """What the platform gives Spark on two cores."""
     return SparkConfig(
         master=given["master"], app_name=f"bench-{folder.name}", driver_memory="768m",
-        ui_port=None, folder=str(folder / "spark"),
+        ui_port=None, folder=str(folder / "spark"), executor_tmp=str(folder),
     )  # fmt: skip
 
 

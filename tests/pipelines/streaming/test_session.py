@@ -40,7 +40,8 @@ def test_session_begins_without_the_scratch_of_a_driver_that_was_killed(
     monkeypatch.setattr(session.SparkContext, "_active_spark_context", None)
     monkeypatch.setattr(session, "_plain", lambda *_: MagicMock())
     session.open_session(SparkConfig(master="local[2]", folder=str(tmp_path)))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pools.xml", "warehouse"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pools.xml", "scratch", "warehouse"]
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_open_that_fails_in_java_says_why_after_java_has_ended(
