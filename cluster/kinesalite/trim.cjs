@@ -38,7 +38,7 @@ function watchReads(store) {
 
 // LevelDB frees the place of what was deleted when it compacts, which it does not hurry to, and at
 // its lowest level only where something above overlaps it. So it brings everything down, and then
-// once more with two deletions above, which span all of it.
+// once more, with a deletion above at each end: the file that holds both overlaps all between them.
 async function compact(store, name, first, last) {
   await Promise.all([...reads].map((read) => once(read, "close")));
   const [from, to] = [first, last].map((key) => `!stream-${name}!${key}`);

@@ -37,7 +37,8 @@ REDUCED_SCHEMA: Final = "group int, symbol string, first_ns long, parts binary"
 parts as JSON."""
 
 GROUPS: Final = 16
-"""Groups of symbols that are folded together: Spark takes 1.5 ms to hand a group to Python."""
+"""Groups of symbols that are folded together, for Spark takes long to hand one to Python. They are
+the keys of the state: another number needs another folder for the checkpoint."""
 
 _ARROW: Final = pa.schema(
     [

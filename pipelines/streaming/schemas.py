@@ -18,7 +18,7 @@ from typing import Final
 
 ARCHIVE: Final = "archive"
 SIGNALS: Final = "signals"
-"""Names of the queries: of their fences, scheduler pools and checkpoint folders."""
+"""Names of the queries: of their fences and scheduler pools."""
 
 SOURCE_FORMAT: Final = "kinesis"
 SOURCE_COLUMNS: Final = ("stream", "shard", "sequence", "partition_key", "data", "arrival")

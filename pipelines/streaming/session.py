@@ -184,7 +184,7 @@ def open_session(config: SparkConfig) -> SparkSession:
     folder = Path(config.folder or tempfile.mkdtemp(prefix="raytape-spark-"))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / _SCRATCH, ignore_errors=True)  # a driver that was killed left it
-    (folder / _SCRATCH).mkdir()
+    (folder / _SCRATCH).mkdir(exist_ok=True)  # what still ends there may hold it
     (folder / "pools.xml").write_text(_ALLOCATION)
     conf = spark_conf(config, folder=folder)
     # Spark takes these three from the environment of the JVM that it starts, and from nowhere else.

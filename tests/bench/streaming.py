@@ -7,8 +7,8 @@ part            minutes   what
 ==============  ========  =======================================================================
 ``drain``       3         a backlog into the lake, archive alone, beside the plan without Kinesis
 ``cost``        5         CPU time per message as symbols and shards grow
-``latency``     11        bar to feature row and signal as the rate grows; ``--plots`` draws it
-``restart``     4         the job killed under load, until its next row
+``latency``     10        bar to feature row and signal as the rate grows; ``--plots`` draws it
+``restart``     3         the job killed under load, until its next row
 ``everything``  4         the platform at 8,500 messages a second, its streaming killed at the end
 ==============  ========  =======================================================================
 """

@@ -189,8 +189,8 @@ FAULTS = (
     ),
     Fault(
         30, "new code on an old checkpoint, old code on a new one",
-        "what is older is read (missing columns and state are added); what is newer is refused by "
-        "its version",
+        "what is older is read (missing columns and state are added), or given up for the lake "
+        "where its keys were others; what is newer is refused by its version",
         ("test_job_on_a_checkpoint_of_a_newer_version_refuses_and_says_why",),
         ("test_state_of_an_older_version_goes_on_without_what_it_lacks",
          "test_state_of_a_newer_version_is_refused_by_its_version",

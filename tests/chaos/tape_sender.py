@@ -16,7 +16,7 @@ from pipelines.streaming.reduce import add
 from pipelines.streaming.signals import Fold
 from pipelines.streaming.warmup import Warmup
 
-SYMBOLS = ("SPY", "AAPL", "QQQ", "KO")
+SYMBOLS = ("SPY", "AAPL", "TSLA", "KO")  # the first and the third are folded together
 START_NS = parse_time_ns("2011-01-03T14:30:00Z")
 _STEP_NS = 1_000_003
 

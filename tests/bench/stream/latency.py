@@ -116,7 +116,7 @@ def rows_of(measured: Sequence[Measured]) -> list[Row]:
         for one in measured
         for what, took, targets in (
             ("event → feature row", one.took, TARGETS),
-            ("bar close → signal", one.signals, SIGNAL_TARGETS),
+            ("bar sent → signal published", one.signals, SIGNAL_TARGETS),
         )
         for name, quantile, target in targets
     ]

@@ -90,7 +90,10 @@ class Load(Worker):
 
 
 class Derived(Worker):
-    """Reads ``market-signals`` and notes when each bar's features and its signal came."""
+    """Reads ``market-signals`` and notes when each bar's features and its signal came.
+
+    What stands in for a signal while the policy is away is none.
+    """
 
     def __init__(self, kinesis: KinesisConfig) -> None:
         super().__init__()
@@ -104,7 +107,7 @@ class Derived(Worker):
             for record in self._reader.poll():
                 now = time.time_ns()
                 for item in codec.decode_items(record.data):
-                    if item["kind"] in came:
+                    if item["kind"] in came and item["data"].get("reason") != "unavailable":
                         came[item["kind"]].setdefault((item["symbol"], item["event_time"]), now)
         self._reader.close()
 

@@ -40,7 +40,7 @@ SPARK = SparkConfig(
         "spark.sql.streaming.stateStore.maintenanceInterval": "500ms",
     },
 )
-SYMBOLS = ("SPY", "QQQ")
+SYMBOLS = ("SPY", "TSLA")  # of one group, and two buckets
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
 N_HISTORY, N_LIVE = 150, 12
 LOUD = (3, 8)
@@ -313,7 +313,7 @@ def test_signals_from_a_new_checkpoint_decide_nothing_twice(
     lake = LakeQuery(config.lake_uri)
     counted = lake.sql("SELECT count(*) AS n, count(DISTINCT event_time) AS m FROM signals")
     assert counted.to_pylist() == [{"n": 12, "m": 6}]
-    rows = lake.sql("SELECT * FROM features WHERE symbol = 'QQQ' ORDER BY event_time").to_pylist()
+    rows = lake.sql("SELECT * FROM features WHERE symbol = 'TSLA' ORDER BY event_time").to_pylist()
     starts = [T0 + (i - N_HISTORY) * MINUTE_NS for i in range(len(history.closes))]
     expected = batch(
         close=history.closes, high=history.closes, low=history.closes, volume=history.volumes,
