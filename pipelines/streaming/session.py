@@ -114,7 +114,8 @@ def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:
         # A batch of a few hundred records must not pay for what large jobs need.
         "spark.locality.wait": "0",
         "spark.scheduler.mode": "FAIR",
-        "spark.scheduler.allocation.file": (folder / "pools.xml").as_uri(),
+        # No `as_uri()`: Hadoop takes the %20 of a folder with a space as it stands.
+        "spark.scheduler.allocation.file": f"file://{folder / 'pools.xml'}",
         "spark.python.worker.reuse": "true",
         "spark.python.daemon.module": "pipelines.streaming.daemon",
         "spark.executorEnv.OPENBLAS_NUM_THREADS": "1",  # it would start threads before the forks

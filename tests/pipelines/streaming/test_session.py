@@ -27,6 +27,12 @@ def test_conf_of_the_user_wins(tmp_path: Path) -> None:
     assert spark_conf(config, folder=tmp_path)["spark.sql.shuffle.partitions"] == "7"
 
 
+def test_conf_of_a_folder_with_a_space_names_it_as_it_is(tmp_path: Path) -> None:
+    conf = spark_conf(SparkConfig(), folder=tmp_path / "my market")
+    assert conf["spark.scheduler.allocation.file"] == f"file://{tmp_path}/my market/pools.xml"
+    assert f'"-Djava.io.tmpdir={tmp_path}/my market/' in conf["spark.driver.extraJavaOptions"]
+
+
 def test_conf_for_checkpoints_elsewhere_leaves_hadoop_as_it_is(tmp_path: Path) -> None:
     conf = spark_conf(SparkConfig(local_checkpoints=False), folder=tmp_path)
     assert not any("hadoop.fs" in key for key in conf)
