@@ -23,7 +23,7 @@ from tests.bench.platform import (
     settle,
 )
 from tests.bench.rows import Row, Say
-from tests.bench.stream.restart import TARGET_S, rows_of
+from tests.bench.stream.restart import TARGET_S, ticks_in
 from tests.running import FAST, Running, platform, until
 
 RATE = 8500
@@ -77,6 +77,6 @@ def restart(running: Running, say: Say) -> list[Row]:
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     until(lambda: not psutil.pid_exists(pid), timeout_s=10, what="the end of the driver")
-    held = rows_of(lake)
-    until(lambda: rows_of(lake) > held, timeout_s=RESTART_S, what="a new row after the kill")
+    held = ticks_in(lake)
+    until(lambda: ticks_in(lake) > held, timeout_s=RESTART_S, what="a new row after the kill")
     return [Row("kill -9 of the driver → first new row", time.monotonic() - began, "s", TARGET_S)]

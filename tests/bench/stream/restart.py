@@ -33,21 +33,21 @@ def _restart(say: Say, master: str) -> Row:
         given = {"config": both_queries(policy), "history": False}
         with running(folder / "job", kinesis, master, **given) as job:
             job.stored(1)
-            lake = LakeQuery(str(folder / "job" / "lake"), {})
+            lake = LakeQuery(str(folder / "job" / "lake"))
             time.sleep(WARM_S)  # the load goes on; what is measured is a job that was at work
             job.check()
             job.kill()
             killed = time.monotonic()
-            held = rows_of(lake)
+            held = ticks_in(lake)
         with running(folder / "job", kinesis, master, **given) as job:
             until(
-                lambda: job.check() or rows_of(lake) > held,
+                lambda: job.check() or ticks_in(lake) > held,
                 timeout_s=LONGEST_S, what="a new row after the kill",
             )  # fmt: skip
             took = time.monotonic() - killed
     return Row(f"kill -9 at {AT:,} msg/s → first new row, {master}", took, "s", TARGET_S)
 
 
-def rows_of(lake: LakeQuery) -> int:
-    """Trades and quotes in a lake."""
+def ticks_in(lake: LakeQuery) -> int:
+    """How many trades and quotes a lake holds."""
     return sum(int(lake.dataset(name).count_rows()) for name in ("trades", "quotes"))
