@@ -50,12 +50,12 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 
 _RECENT_BARS = """
-    SELECT * FROM (
-        SELECT * FROM bars_current
-        WHERE symbol = $symbol AND event_time_ns <= $last_ns
-            AND date >= $first_day::DATE AND date <= $last_day::DATE
-        ORDER BY event_time_ns DESC LIMIT $limit
-    ) ORDER BY event_time_ns
+    SELECT b.* FROM bars_current b
+        JOIN (SELECT unnest($symbols) AS symbol, unnest($last_ns) AS last_ns) w
+        ON b.symbol = w.symbol AND b.event_time_ns <= w.last_ns
+    WHERE b.symbol IN $symbols AND date >= $first_day::DATE AND date <= $last_day::DATE
+    QUALIFY row_number() OVER (PARTITION BY b.symbol ORDER BY b.event_time_ns DESC) <= $limit
+    ORDER BY b.symbol, b.event_time_ns
 """
 _FAR_NS = 2**62
 _NEAR_NS = 10 * DAY_NS
@@ -207,16 +207,44 @@ class LakeQuery:
         Raises:
             LakeError: The lake cannot be read.
         """
-        last_ns = _FAR_NS if before_ns is None else before_ns - MINUTE_NS
-        about: dict[str, Any] = {"symbol": symbol, "last_ns": last_ns, "limit": limit}
-        about["last_day"] = format_time_ns(last_ns)[:10]
-        near = format_time_ns(max(0, last_ns - _NEAR_NS))[:10]
-        rows: list[dict[str, Any]] = []
-        if before_ns is not None and self._begins_before(near):
-            rows = self.sql(_RECENT_BARS, about | {"first_day": near}).to_pylist()
-        if len(rows) < limit:  # of a symbol that is seldom traded, or that begins here
-            rows = self.sql(_RECENT_BARS, about | {"first_day": "1970-01-01"}).to_pylist()
-        return rows
+        at_ns = _FAR_NS if before_ns is None else before_ns
+        return self.recent_bars_of({symbol: at_ns}, limit=limit)[symbol]
+
+    def recent_bars_of(
+        self, before_ns: Mapping[str, int], *, limit: int
+    ) -> dict[str, list[dict[str, Any]]]:
+        """The same of several symbols, with one query for all.
+
+        Args:
+            before_ns: Of each symbol, before which market time.
+            limit: At most so many of each.
+
+        Raises:
+            LakeError: The lake cannot be read.
+        """
+        found: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in before_ns}
+        if before_ns and max(before_ns.values()) < _FAR_NS:
+            near = format_time_ns(max(0, min(before_ns.values()) - _NEAR_NS))[:10]
+            if self._begins_before(near):
+                found |= self._recent_bars(before_ns, limit, near)
+        # Of a symbol that is seldom traded, or that begins here.
+        few = {s: at_ns for s, at_ns in before_ns.items() if len(found[s]) < limit}
+        return found | self._recent_bars(few, limit, "1970-01-01")
+
+    def _recent_bars(
+        self, before_ns: Mapping[str, int], limit: int, first_day: str
+    ) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in before_ns}
+        if not found:
+            return found
+        last_ns = [at_ns - MINUTE_NS for at_ns in before_ns.values()]
+        about = {
+            "symbols": list(before_ns), "last_ns": last_ns, "limit": limit, "first_day": first_day,
+            "last_day": format_time_ns(max(last_ns))[:10],
+        }  # fmt: skip
+        for row in self.sql(_RECENT_BARS, about).to_pylist():
+            found[row["symbol"]].append(row)
+        return found
 
     def days(self, name: str) -> set[date]:
         """The days that a table has rows of, as its log tells; none if it was never written.

@@ -1,9 +1,13 @@
-"""What the lake knows of minutes of one symbol and trading day: all that a revision is made of."""
+"""What the lake knows of minutes of one trading day: all that a revision is made of.
+
+One query for all symbols, for a query costs about the same however many there are: it opens the
+tables and reads the rows of the time, which lie in the lake as they came.
+"""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -17,6 +21,10 @@ from pipelines.streaming.rebuild import Interval, Row, interval
 from pipelines.streaming.spread import MAX_IN_FORCE_NS, SpreadMeter
 
 _EPOCH_DAY = date(1970, 1, 1)
+_PARAMETER = re.compile(r"\$(\w+)")
+
+# The bars asked for: parallel lists, because a list of parameters holds one type.
+_WANTED = "(SELECT unnest($of) AS symbol, unnest($minutes) AS minute) w"
 
 _NEWEST = """
     SELECT symbol, max(event_time_ns) // $minute AS minute FROM features
@@ -29,51 +37,54 @@ _FROM = """
 """
 
 _CORRECTED = """
-    SELECT t.event_time_ns // $minute AS minute, max(k.corrected_at_ns) AS at_ns
+    SELECT t.symbol, t.event_time_ns // $minute AS minute, max(k.corrected_at_ns) AS at_ns
     FROM trades t JOIN corrected k ON k.symbol = t.symbol
         AND k.exchange IS NOT DISTINCT FROM t.exchange AND k.root_id = t.trade_id
-    WHERE t.symbol = $symbol AND t.date >= $day AND t.date <= $next_day
+    WHERE t.symbol IN $symbols AND t.date >= $day AND t.date <= $next_day
         AND t.event_time_ns >= $from_ns AND t.event_time_ns < $to_ns AND k.market_day = $market_day
     GROUP BY ALL
 """
 
 _IN = (
-    "symbol = $symbol AND date >= $day AND date <= $next_day "
-    "AND event_time_ns >= $from_ns AND event_time_ns < $to_ns"
+    "t.symbol IN $symbols AND t.date >= $day AND t.date <= $next_day "
+    "AND t.event_time_ns >= $from_ns AND t.event_time_ns < $to_ns"
 )
+_ASKED = f"SEMI JOIN {_WANTED} ON t.symbol = w.symbol AND t.event_time_ns // $minute = w.minute"
 
 _TRADES = f"""
-    SELECT event_time_ns, price, size, conditions, received_at_ns,
+    SELECT symbol, event_time_ns, price, size, conditions, received_at_ns,
            coalesce(backfilled, false) AS backfilled
-    FROM trades_current WHERE {_IN} AND event_time_ns // $minute IN $minutes
+    FROM trades_current t {_ASKED} WHERE {_IN}
 """  # noqa: S608 - our own text
 _VENDOR = f"""
-    SELECT event_time_ns, open, high, low, close, volume, trade_count, vwap, received_at_ns
-    FROM bars WHERE {_IN} AND event_time_ns // $minute IN $minutes
+    SELECT symbol, event_time_ns, open, high, low, close, volume, trade_count, vwap, received_at_ns
+    FROM bars t {_ASKED} WHERE {_IN}
 """  # noqa: S608
 _UPDATED = f"""
-    SELECT event_time_ns, payload, received_at_ns FROM events WHERE type = 'u' AND {_IN}
+    SELECT symbol, event_time_ns, payload, received_at_ns FROM events t WHERE type = 'u' AND {_IN}
 """  # noqa: S608
 _FEATURES = f"""
-    SELECT * FROM features WHERE {_IN} AND event_time_ns // $minute IN $minutes
-    QUALIFY row_number() OVER (PARTITION BY event_time_ns ORDER BY revision DESC) = 1
+    SELECT * FROM features t {_ASKED} WHERE {_IN}
+    QUALIFY row_number() OVER (PARTITION BY symbol, event_time_ns ORDER BY revision DESC) = 1
 """  # noqa: S608
-_BARS = f"SELECT * FROM bars_current WHERE {_IN} ORDER BY event_time_ns"  # noqa: S608
+_BARS = f"SELECT * FROM bars_current t WHERE {_IN} ORDER BY symbol, event_time_ns"  # noqa: S608
 _QUOTES = f"""
-    SELECT event_time_ns, bid_price, ask_price FROM quotes WHERE {_IN} ORDER BY event_time_ns
+    SELECT symbol, event_time_ns, bid_price, ask_price FROM quotes t WHERE {_IN}
+    ORDER BY symbol, event_time_ns
 """  # noqa: S608
 _GAPS = """
-    SELECT from_ns, to_ns FROM gaps
-    WHERE symbol = $symbol AND to_ns > $from_ns AND coalesce(from_ns, 0) < $to_ns
-    GROUP BY from_ns, to_ns HAVING NOT bool_or(coalesce(backfilled, false))
+    SELECT symbol, from_ns, to_ns FROM gaps
+    WHERE symbol IN $symbols AND to_ns > $from_ns AND coalesce(from_ns, 0) < $to_ns
+    GROUP BY symbol, from_ns, to_ns HAVING NOT bool_or(coalesce(backfilled, false))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Minutes:
-    """What is known of minutes of one symbol and trading day; maps go by minute since the epoch.
+    """What is known of minutes of a symbol in one trading day; maps go by minute since the epoch.
 
     Args:
+        wanted: The minutes that were asked for, ascending.
         vendor: The vendor's bars, updated ones among them.
         trades: The trades as they stand.
         corrected_at_ns: When the last correction in it was received.
@@ -83,6 +94,7 @@ class Minutes:
         between: Those from the first to the last.
     """
 
+    wanted: Sequence[int]
     vendor: Mapping[int, Sequence[Row]]
     trades: Mapping[int, Sequence[Row]]
     corrected_at_ns: Mapping[int, int]
@@ -140,53 +152,78 @@ class Known:
             for symbol, found in rows.items()
         }
 
-    def corrected(self, symbol: str, day: int) -> dict[int, int]:
+    def corrected(self, symbols: Iterable[str], day: int) -> dict[str, dict[int, int]]:
         """Minutes of a trading day with a corrected trade, and when the last one was received."""
         begin_ns = day * DAY_NS + MARKET_DAY_BEGINS_NS
-        about = _span(symbol, begin_ns, begin_ns + DAY_NS) | {
-            "minute": MINUTE_NS, "market_day": day,
-        }  # fmt: skip
-        rows = self._lake.sql(_CORRECTED, about).to_pylist()
-        return {row["minute"]: row["at_ns"] for row in rows}
+        about = _span(symbols, begin_ns, begin_ns + DAY_NS) | {"market_day": day}
+        found: dict[str, dict[int, int]] = {}
+        for row in self._rows(_CORRECTED, about):
+            found.setdefault(row["symbol"], {})[row["minute"]] = row["at_ns"]
+        return found
 
-    def of(self, symbol: str, minutes: Sequence[int]) -> Minutes:
-        """Everything about minutes of one trading day, ascending."""
-        first_ns, end_ns = minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
-        span = _span(symbol, first_ns, end_ns)
-        among = span | {"minute": MINUTE_NS, "minutes": list(minutes)}
-        vendor = defaultdict(list, _by_minute(self._rows(_VENDOR, among)))
-        for row in self._rows(_UPDATED, span):
-            vendor[row["event_time_ns"] // MINUTE_NS].append(_updated(row))
+    def of(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, Minutes]:
+        """Everything about minutes of one trading day.
+
+        Args:
+            wanted: Of each symbol those that are asked for, ascending; at least one.
+        """
+        spans = {symbol: _bounds(minutes) for symbol, minutes in wanted.items()}
+        first_ns, end_ns = _around(spans)
+        span = _span(wanted, first_ns, end_ns)
+        among = span | _pairs(wanted)
+        vendor = self._by_symbol(_VENDOR, among)
+        for symbol, rows in self._by_symbol(_UPDATED, span).items():
+            vendor.setdefault(symbol, []).extend(map(_updated, rows))
+        trades = self._by_symbol(_TRADES, among)
+        features = self._by_symbol(_FEATURES, among)
         # A gap may touch the features of a bar two bars after it.
-        around = {"symbol": symbol, "from_ns": first_ns - DAY_NS, "to_ns": end_ns}
-        features = {row["event_time_ns"] // MINUTE_NS: row for row in self._rows(_FEATURES, among)}
-        return Minutes(
-            vendor=vendor,
-            trades=_by_minute(self._rows(_TRADES, among)),
-            corrected_at_ns=self.corrected(symbol, market_day(first_ns)),
-            features=features,
-            gaps=[interval(gap) for gap in self._rows(_GAPS, around)],
-            before=self._lake.recent_bars(symbol, limit=self._window, before_ns=first_ns),
-            between=self._rows(_BARS, span),
+        gaps = self._by_symbol(_GAPS, _span(wanted, first_ns - DAY_NS, end_ns))
+        corrected = self.corrected(wanted, market_day(first_ns))
+        before = self._lake.recent_bars_of(
+            {symbol: begin_ns for symbol, (begin_ns, _) in spans.items()}, limit=self._window
         )
+        between = self._by_symbol(_BARS, span)
+        return {
+            symbol: Minutes(
+                wanted=wanted[symbol],
+                vendor=_by_minute(vendor.get(symbol, ())),
+                trades=_by_minute(trades.get(symbol, ())),
+                corrected_at_ns=corrected.get(symbol, {}),
+                features={_minute(row): row for row in features.get(symbol, ())},
+                gaps=[interval(gap) for gap in gaps.get(symbol, ())],
+                before=before[symbol],
+                between=[
+                    row
+                    for row in between.get(symbol, ())
+                    if begin_ns <= row["event_time_ns"] < until_ns
+                ],
+            )
+            for symbol, (begin_ns, until_ns) in spans.items()
+        }
 
-    def spreads(self, symbol: str, minutes: Sequence[int]) -> dict[int, float | None]:
-        """The quoted spread of minutes of one trading day, ascending; basis points."""
-        first_ns, end_ns = minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
-        span = _span(symbol, first_ns - MAX_IN_FORCE_NS, end_ns)
-        quotes = iter(self._rows(_QUOTES, span))
-        quote = next(quotes, None)
-        meter = SpreadMeter()
-        found: dict[int, float | None] = {}
-        for minute in minutes:
-            while quote is not None and quote["event_time_ns"] < (minute + 1) * MINUTE_NS:
-                meter.quote(quote["event_time_ns"], bid=quote["bid_price"], ask=quote["ask_price"])
-                quote = next(quotes, None)
-            found[minute] = meter.close(minute * MINUTE_NS)
+    def spreads(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, float | None]]:
+        """The quoted spread of minutes of one trading day; basis points.
+
+        Args:
+            wanted: Of each symbol those that are asked for, ascending.
+        """
+        if not wanted:
+            return {}
+        first_ns, end_ns = _around({s: _bounds(minutes) for s, minutes in wanted.items()})
+        quotes = self._by_symbol(_QUOTES, _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns))
+        return {s: _spreads(quotes.get(s, ()), minutes) for s, minutes in wanted.items()}
+
+    def _by_symbol(
+        self, sql: str, parameters: Mapping[str, Any]
+    ) -> dict[str, list[dict[str, Any]]]:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in self._rows(sql, parameters):
+            found.setdefault(row["symbol"], []).append(row)
         return found
 
     def _rows(self, sql: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
-        used = {name: value for name, value in parameters.items() if f"${name}" in sql}
+        named = set(_PARAMETER.findall(sql))
+        used = {name: value for name, value in parameters.items() if name in named}
         rows: list[dict[str, Any]] = self._lake.sql(sql, used).to_pylist()
         return rows
 
@@ -198,21 +235,57 @@ def _updated(row: Row) -> dict[str, Any]:
         **{name: message[key] for name, key in keys.items()},
         "trade_count": message.get("n"),
         "vwap": message.get("vw"),
+        "event_time_ns": row["event_time_ns"],
         "received_at_ns": row["received_at_ns"],
     }
 
 
-def _by_minute(rows: Sequence[dict[str, Any]]) -> dict[int, list[dict[str, Any]]]:
-    found: dict[int, list[dict[str, Any]]] = {}
+def _by_minute(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["event_time_ns"] // MINUTE_NS, []).append(row)
+        found.setdefault(_minute(row), []).append(row)
     return found
 
 
-def _span(symbol: str, from_ns: int, to_ns: int) -> dict[str, Any]:
+def _spreads(rows: Iterable[Row], minutes: Sequence[int]) -> dict[int, float | None]:
+    quotes = iter(rows)
+    quote = next(quotes, None)
+    meter = SpreadMeter()
+    found: dict[int, float | None] = {}
+    for minute in minutes:
+        while quote is not None and quote["event_time_ns"] < (minute + 1) * MINUTE_NS:
+            meter.quote(quote["event_time_ns"], bid=quote["bid_price"], ask=quote["ask_price"])
+            quote = next(quotes, None)
+        found[minute] = meter.close(minute * MINUTE_NS)
+    return found
+
+
+def _minute(row: Row) -> int:
+    minute: int = row["event_time_ns"] // MINUTE_NS
+    return minute
+
+
+def _bounds(minutes: Sequence[int]) -> Interval:
+    return minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
+
+
+def _around(spans: Mapping[str, Interval]) -> Interval:
+    return min(begin for begin, _ in spans.values()), max(end for _, end in spans.values())
+
+
+def _pairs(wanted: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
+    """Parameters of the symbols and minutes that are asked for."""
+    pairs = [(symbol, minute) for symbol, minutes in wanted.items() for minute in minutes]
+    return {"of": [symbol for symbol, _ in pairs], "minutes": [minute for _, minute in pairs]}
+
+
+def _span(symbols: Iterable[str], from_ns: int, to_ns: int) -> dict[str, Any]:
     """Parameters of a time, with the partitions that it lies in."""
     first, last = _day(from_ns), _day(to_ns - 1)
-    return {"symbol": symbol, "day": first, "next_day": last, "from_ns": from_ns, "to_ns": to_ns}
+    return {
+        "symbols": list(symbols), "minute": MINUTE_NS, "day": first, "next_day": last,
+        "from_ns": from_ns, "to_ns": to_ns,
+    }  # fmt: skip
 
 
 def _day(ns: int) -> date:

@@ -17,9 +17,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
@@ -78,9 +78,21 @@ class ToLookAt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Work:
+    """What is looked at together of one symbol and trading day.
+
+    Args:
+        symbol: The symbol.
+        day: The trading day.
+        minutes: Its minutes, ascending.
+        done: What is no longer dirty after that.
+        corrected_ns: When the last correction of the day was received, if these are all.
+    """
+
     symbol: str
-    minutes: tuple[int, ...]  # of one trading day, ascending
+    day: int
+    minutes: tuple[int, ...]
     done: Dirty
+    corrected_ns: int | None = None
 
 
 class Revisions:
@@ -190,12 +202,15 @@ class Revisions:
         dirty = self._archive.look()
         looked = 0
         if len(dirty):
-            for work in self._plan(dirty):
+            for works in self._together(self._plan(dirty)):
                 if stopped() or looked >= self._limit:
                     break
-                looked += len(work.minutes)
-                self._revise(work)
-                self._archive.looked_at(work.done)
+                looked += sum(len(work.minutes) for work in works)
+                self._revise(works)
+                for work in works:
+                    self._archive.looked_at(work.done)
+                    if work.corrected_ns is not None:  # what is cut short is looked at again
+                        self._seen_ns[work.symbol, work.day] = work.corrected_ns
             self._stats["passes"] += 1
             self._stats["looked_at"] += looked
             self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
@@ -217,40 +232,55 @@ class Revisions:
         return dict(self._stats)
 
     def _plan(self, dirty: Dirty) -> Iterable[_Work]:
-        """What can be looked at now, day by day, the newest first."""
+        """What can be looked at now, by symbol."""
         newest = self._known.newest(_since(dirty))
         after = self._known.after(dirty.after)
+        corrected = {
+            day: self._known.corrected([s for s, days in dirty.days.items() if day in days], day)
+            for day in {day for days in dirty.days.values() for day in days}
+        }
         for symbol in sorted({*dirty.minutes, *dirty.days, *dirty.after}):
             last = newest.get(symbol, -1)
             if self._given_up(symbol, last):
                 all_of_it = dirty.of(symbol)
                 self._stats["given_up"] += len(all_of_it)
-                yield _Work(symbol, (), all_of_it)
+                self._archive.looked_at(all_of_it)
                 continue
             minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
-            ends = set()
+            ends: dict[int, set[int]] = {}  # by the day that is looked at last
             for end, following in after.get(symbol, {}).items():
                 if len(following) >= _FOLLOWING:  # else the last of them is still to come
                     minutes.update(following[:_FOLLOWING])
-                    ends.add(end)
+                    ends.setdefault(_day(following[0]), set()).add(end)
             for day in sorted(dirty.days.get(symbol, ()), reverse=True):
                 seen_ns = self._seen_ns.get((symbol, day), 0)
-                corrected = self._known.corrected(symbol, day)
-                fresh = {m for m, at_ns in corrected.items() if at_ns > seen_ns}
+                found = corrected[day].get(symbol, {})
+                fresh = {m for m, at_ns in found.items() if at_ns > seen_ns}
                 now = {m for m in fresh if m <= last}
-                days = {symbol: {day}} if now == fresh else {}
-                yield _Work(symbol, tuple(sorted(now)), Dirty({symbol: set(now)}, days))
                 minutes -= now
-                if days:  # only now: what a pass cuts short is looked at again
-                    self._seen_ns[symbol, day] = max(corrected.values(), default=0)
-            by_day = [tuple(found) for _, found in groupby(sorted(minutes), _day)]
-            for found in reversed(by_day):
-                # Of many minutes in a day only so many at once: a pass is bounded.
-                for begin in range(0, len(found), self._limit):
-                    some = found[begin : begin + self._limit]
-                    yield _Work(symbol, some, Dirty({symbol: set(some)}))
-            if ends:
-                yield _Work(symbol, (), Dirty(after={symbol: ends}))
+                done, corrected_ns = Dirty({symbol: now}), None
+                if now == fresh:
+                    done = Dirty({symbol: now}, {symbol: {day}})
+                    corrected_ns = max(found.values(), default=0)
+                yield _Work(symbol, day, tuple(sorted(now)), done, corrected_ns)
+            for day, some in groupby(sorted(minutes), _day):
+                for few in _batched(some, self._limit):  # a pass is bounded
+                    yield _Work(symbol, day, few, Dirty({symbol: set(few)}))
+            for day, those in ends.items():
+                yield _Work(symbol, day, (), Dirty(after={symbol: those}))
+
+    def _together(self, works: Iterable[_Work]) -> Iterator[list[_Work]]:
+        """Those of a trading day, as many as a pass may do; the newest day first."""
+        together: list[_Work] = []
+        minutes = 0
+        for work in sorted(works, key=lambda work: -work.day):  # else in the order that they came
+            minutes += len(work.minutes)
+            if together and (together[0].day != work.day or minutes > self._limit):
+                yield together
+                together, minutes = [], len(work.minutes)
+            together.append(work)
+        if together:
+            yield together
 
     def _given_up(self, symbol: str, last: int) -> bool:
         """Whether a symbol has had no features for so long that it never may have any."""
@@ -260,14 +290,20 @@ class Revisions:
         now = self._clock()
         return now - self._featureless_ns.setdefault(symbol, now) > _WAIT_FOR_FEATURES_NS
 
-    def _revise(self, work: _Work) -> None:
-        if not work.minutes:
+    def _revise(self, works: Sequence[_Work]) -> None:
+        """Look at minutes of one trading day; one commit for all that changed."""
+        wanted: dict[str, set[int]] = {}
+        for work in works:
+            if work.minutes:
+                wanted.setdefault(work.symbol, set()).update(work.minutes)
+        if not wanted:
             return
-        found = self._known.of(work.symbol, work.minutes)
-        changed = self._changed(work, found)
+        found = self._known.of({symbol: sorted(minutes) for symbol, minutes in wanted.items()})
+        looked = {symbol: self._changed(minutes) for symbol, minutes in found.items()}
+        changed = {symbol: bars for symbol, bars in looked.items() if bars}
         if not changed:
             return
-        payloads = list(self._payloads(work.symbol, changed, found))
+        payloads = list(self._payloads(changed, found))
         rows = features_table(payloads, known_ns=self._clock())
         self._writer.commit(
             _FEATURES,
@@ -277,15 +313,16 @@ class Revisions:
             generation=self._generation,
         )
         self._stats["revisions"] += rows.num_rows
-        _log.info("%s: %d bars revised", work.symbol, rows.num_rows)
-        self._redone.touch(work.symbol, changed)
+        _log.info("%d bars revised of %s", rows.num_rows, ", ".join(changed))
+        for symbol, bars in changed.items():
+            self._redone.touch(symbol, bars)
         self._unpublished = _items(rows, indicators_of(payloads))
         self._publish()
 
-    def _changed(self, work: _Work, found: Minutes) -> dict[int, ClosedBar]:
+    def _changed(self, found: Minutes) -> dict[int, ClosedBar]:
         """The bars that are others than their newest rows say."""
         bars: dict[int, ClosedBar] = {}
-        for minute in work.minutes:
+        for minute in found.wanted:
             start_ns = minute * MINUTE_NS
             bar = current_bar(
                 start_ns,
@@ -308,12 +345,29 @@ class Revisions:
         }
 
     def _payloads(
-        self, symbol: str, changed: dict[int, ClosedBar], found: Minutes
-    ) -> Iterable[dict[str, Any]]:
-        """What :func:`features_table` takes, for each changed bar, oldest first."""
+        self, changed: Mapping[str, Mapping[int, ClosedBar]], known: Mapping[str, Minutes]
+    ) -> Iterator[dict[str, Any]]:
+        """What :func:`features_table` takes, for each changed bar, oldest first by symbol."""
+        unmeasured = {
+            symbol: [
+                minute
+                for minute in bars
+                if (row := known[symbol].features.get(minute)) is None or row["spread_assumed"]
+            ]
+            for symbol, bars in changed.items()
+        }
+        spreads = self._known.spreads({s: minutes for s, minutes in unmeasured.items() if minutes})
+        for symbol, bars in changed.items():
+            yield from self._payloads_of(symbol, bars, known[symbol], spreads.get(symbol, {}))
+
+    def _payloads_of(
+        self,
+        symbol: str,
+        changed: Mapping[int, ClosedBar],
+        found: Minutes,
+        spreads: Mapping[int, float | None],
+    ) -> Iterator[dict[str, Any]]:
         rows = found.features
-        unmeasured = [m for m in changed if m not in rows or rows[m]["spread_assumed"]]
-        spreads = self._known.spreads(symbol, unmeasured) if unmeasured else {}
         starts = self._starts(found, changed)
         wanted: dict[int, ClosedBar] = {}
         for minute, bar in changed.items():
@@ -337,14 +391,18 @@ class Revisions:
 
     def _indicators(self, rows: pa.Table) -> Indicators:
         """The indicators of rows that were committed, over the bars as they stand now."""
-        minutes: dict[tuple[str, int], dict[int, ClosedBar]] = {}
+        days: dict[int, dict[str, dict[int, ClosedBar]]] = {}
         for row in rows.to_pylist():
             minute = row["event_time_ns"] // MINUTE_NS
-            minutes.setdefault((row["symbol"], _day(minute)), {})[minute] = bar_of_row(row)
+            bars = days.setdefault(_day(minute), {}).setdefault(row["symbol"], {})
+            bars[minute] = bar_of_row(row)
         return {
             (symbol, made.bar.start_ns): made.indicators
-            for (symbol, _), wanted in minutes.items()
-            for made in self._remake.walk(symbol, self._known.of(symbol, sorted(wanted)), wanted)
+            for by_symbol in days.values()
+            for symbol, found in self._known.of(
+                {s: sorted(m) for s, m in by_symbol.items()}
+            ).items()
+            for made in self._remake.walk(symbol, found, by_symbol[symbol])
         }
 
     @staticmethod
@@ -381,6 +439,12 @@ def _since(dirty: Dirty) -> dict[str, int]:
         begin = (min(days) * DAY_NS + MARKET_DAY_BEGINS_NS) // MINUTE_NS
         firsts[symbol] = min(begin, firsts.get(symbol, begin))
     return firsts
+
+
+def _batched(numbers: Iterable[int], count: int) -> Iterator[tuple[int, ...]]:
+    numbers = iter(numbers)
+    while few := tuple(islice(numbers, count)):
+        yield few
 
 
 def _day(minute: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ class Market:
         self.outbox = Outbox(LakeWriter(uri), Sink(), clock=self.clock)
         self.outbox.open()
         self.revisions = self.new_revisions()
-        self._state, self._batch, self._id = SymbolState(spec), -1, 0
+        self._states: dict[str, SymbolState] = {}
+        self._batch, self._id = -1, 0
         self.published: list[Any] = []  # by the stream, of closed bars
 
     def clock(self) -> int:
@@ -99,11 +101,18 @@ class Market:
         self.archive.take(run, query_id="q", batch_id=self._batch)
         rows: dict[str, list[Any]] = {}
         add(record, rows)
-        parts: list[Part] = parts_of([(1, orjson.dumps(rows.get("SPY", [])))])
-        closed = self._state.fold(parts, start_of=lambda ns: self.warmup.loader().start("SPY", ns))
-        self.published += [payload_of("SPY", bar) for bar in closed]
-        payloads = [orjson.dumps(payload_of("SPY", bar)).decode() for bar in closed]
-        asked = [{"symbol": "SPY", "payload": p, "signal": None} for p in payloads]
+        asked = []
+        for symbol, found in ({"SPY": []} | rows).items():
+            state = self._states.setdefault(symbol, SymbolState(self.spec))
+            parts: list[Part] = parts_of([(1, orjson.dumps(found))])
+            loader = self.warmup.loader()
+            closed = state.fold(parts, start_of=partial(loader.start, symbol))
+            made = [payload_of(symbol, bar) for bar in closed]
+            self.published += made
+            asked += [
+                {"symbol": symbol, "payload": orjson.dumps(p).decode(), "signal": None}
+                for p in made
+            ]
         self.outbox.take(lambda ask: asked, query_id="s", batch_id=self._batch)
 
     def trade(self, minute: int, second: int, price: float, **more: Any) -> Message:
@@ -313,6 +322,35 @@ def test_pass_is_bounded_and_the_rest_is_left_for_the_next(market):
         market.send(market.bar(minute, [102.0], T="u"))
     assert [market.revisions.run() for _ in range(4)] == [2, 2, 1, 0]
     assert all(market.closes(m) == [101.0, 102.0] for m in range(5))
+
+
+def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_before(market):
+    def of_ko(*messages: Message) -> list[Message]:
+        return [m | {"S": "KO"} for m in messages]
+
+    for minute in range(6):
+        market.minute(minute, 101.0)
+        market.send(*of_ko(market.trade(minute, 5, 50.0 + minute), market.bar(minute, [50.0])))
+    last = market.trade(5, 30, 103.0)
+    market.send(*of_ko(last), market.bar(1, [105.0], T="u"), *of_ko(market.bar(3, [55.0], T="u")))
+    market.send(*of_ko(correction(market, last, 48.0)))
+    first = OPEN_NS // MINUTE_NS
+    assert market.revisions.run() == 3
+    rows = LakeQuery(market.uri).sql("FROM features WHERE revision > 0 ORDER BY symbol, event_time")
+    assert [(r["symbol"], r["event_time_ns"], r["close"]) for r in rows.to_pylist()] == [
+        ("KO", OPEN_NS + 3 * MINUTE_NS, 55.0),
+        ("KO", OPEN_NS + 5 * MINUTE_NS, 48.0),
+        ("SPY", OPEN_NS + MINUTE_NS, 105.0),
+    ]
+    assert LakeWriter(market.uri).last_batch("features", "revisions") == 0  # the first
+    found = market.revisions._known.of({"KO": [first + 3], "SPY": [first + 1, first + 2]})
+    assert [len(found[s].before) for s in ("KO", "SPY")] == [3, 1]
+    assert {row["symbol"] for row in found["KO"].before} == {"KO"}
+    assert [row["event_time_ns"] for row in found["SPY"].between] == [
+        OPEN_NS + m * MINUTE_NS for m in (1, 2)
+    ]
+    assert list(found["KO"].features) == [first + 3]
+    assert len(market.archive.dirty()) == 0
 
 
 def test_older_driver_is_fenced(market):
