@@ -8,11 +8,13 @@ to it. What fails, fails as :class:`LakeError` with DuckDB's sentence.
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -102,6 +104,7 @@ class LakeQuery:
         self._monotonic = monotonic
         self._open: dict[str, _Open] = {}
         self._lock = threading.Lock()
+        self._session: _Session | None = None  # of several queries
 
     def sql(
         self,
@@ -125,35 +128,11 @@ class LakeQuery:
             LakeError: The SQL is wrong, asks for a table that does not exist or for anything
                 outside the lake, runs too long, or the lake cannot be read (as of then).
         """
-        names, views = needed(" ".join(_LISTED) if _ALL.fullmatch(query) else query, _NAMES)
-        if isinstance(as_of, int) and len(names) != 1:
-            raise LakeError(
-                f"a version is one of one table, and this reads {', '.join(names) or 'none'}; "
-                "give a time"
-            )
-        begun_s = self._monotonic()
-        connection = duckdb.connect(":memory:", config=_CONFIG)
-        timer: threading.Timer | None = None
+        session = self._session if as_of is None else None
+        mine = session is None
+        session = session or _Session(self, as_of)
         try:
-            for name in names:
-                connection.register(name, self.dataset(name, as_of=as_of))
-            for view in views:
-                connection.execute(view)
-            connection.execute("SET lock_configuration = true")
-            statements = connection.extract_statements(query)
-            if len(statements) != 1 or statements[0].type not in _ANSWERING:
-                raise LakeError("one query that answers with rows is possible here, and no more")
-            if self._timeout_s is not None:
-                left_s = self._timeout_s - (self._monotonic() - begun_s)
-                if left_s <= 0:
-                    raise LakeError(f"to open the tables took longer than {self._timeout_s:g} s")
-                timer = threading.Timer(left_s, connection.interrupt)
-                timer.daemon = True
-                timer.start()
-            answer = connection.sql(query, params=parameters)
-            if answer is None:
-                raise LakeError("only queries that answer with rows are possible here")
-            return answer.to_arrow_table()
+            return session.sql(query, parameters)
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
         except duckdb.Error as error:
@@ -165,9 +144,21 @@ class LakeQuery:
                 raise LakeError(f"{_GONE} {as_of}: {error}") from error
             raise LakeError(f"the lake at {self.uri} cannot be read: {error}") from error
         finally:
-            if timer is not None:
-                timer.cancel()
-            connection.close()
+            if mine:
+                session.close()
+
+    @contextmanager
+    def held(self) -> Iterator[LakeQuery]:
+        """The same lake for several queries of one thread, which see one snapshot of each table.
+
+        It is taken by the first that reads the table. To open it takes longer than a small query.
+        """
+        lake = copy.copy(self)
+        lake._session = _Session(self)
+        try:
+            yield lake
+        finally:
+            lake._session.close()
 
     def dataset(self, name: str, *, as_of: AsOf | None = None) -> ds.Dataset:
         """The newest snapshot of a table; empty, with its columns, if nothing was written yet.
@@ -323,6 +314,63 @@ class LakeQuery:
                 opened.table.update_incremental()
             self._open[name] = opened
             return opened
+
+
+class _Session:
+    """A connection, with the tables and views that were asked for on it. One thread uses it.
+
+    Args:
+        lake: Where the tables are.
+        as_of: Read them as they were.
+    """
+
+    def __init__(self, lake: LakeQuery, as_of: AsOf | None = None) -> None:
+        self._lake = lake
+        self._as_of = as_of
+        self._known: set[str] = set()
+        self._connection = duckdb.connect(":memory:", config=_CONFIG)
+        self._connection.execute("SET lock_configuration = true")
+
+    def sql(self, query: str, parameters: Mapping[str, Any] | Sequence[Any] | None) -> pa.Table:
+        """Answer of one query; raises what DuckDB and Arrow do."""
+        names, views = needed(" ".join(_LISTED) if _ALL.fullmatch(query) else query, _NAMES)
+        if isinstance(self._as_of, int) and len(names) != 1:
+            raise LakeError(
+                f"a version is one of one table, and this reads {', '.join(names) or 'none'}; "
+                "give a time"
+            )
+        lake, connection = self._lake, self._connection
+        begun_s = lake._monotonic()
+        for name in names:
+            if name not in self._known:
+                connection.register(name, lake.dataset(name, as_of=self._as_of))
+        for view in views:
+            if view not in self._known:
+                connection.execute(view)
+        self._known.update(names, views)
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type not in _ANSWERING:
+            raise LakeError("one query that answers with rows is possible here, and no more")
+        timer: threading.Timer | None = None
+        if lake._timeout_s is not None:
+            left_s = lake._timeout_s - (lake._monotonic() - begun_s)
+            if left_s <= 0:
+                raise LakeError(f"to open the tables took longer than {lake._timeout_s:g} s")
+            timer = threading.Timer(left_s, connection.interrupt)
+            timer.daemon = True
+            timer.start()
+        try:
+            answer = connection.sql(query, params=parameters)
+            if answer is None:
+                raise LakeError("only queries that answer with rows are possible here")
+            return answer.to_arrow_table()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._connection.close()
 
 
 def _sentence(error: duckdb.Error) -> str:

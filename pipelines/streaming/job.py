@@ -44,6 +44,7 @@ __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
 _BESIDE_ENDS_S = 5.0
+_REST = 4
 _LONGEST = 500
 _RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
 """The line of a Python traceback that says what was raised."""
@@ -215,10 +216,16 @@ class StreamingJob:
             self._state = "stopped"
 
     def _beside(self, what: str, work: Callable[..., object], every_s: float) -> None:
-        """Do something to the lake until the end; whatever goes wrong, the queries run on."""
+        """Do something to the lake until the end; whatever goes wrong, the queries run on.
+
+        It rests for at least :data:`_REST` times as long as it took: on a busy machine, and in a
+        large lake, it is the queries that go first.
+        """
 
         def run() -> None:
-            while not self._stopped.wait(every_s):
+            took_s = 0.0
+            while not self._stopped.wait(max(every_s, _REST * took_s)):
+                began_s = self._monotonic()
                 try:
                     work(stopped=self._stopped.is_set)
                 except Fenced as error:
@@ -226,6 +233,7 @@ class StreamingJob:
                     return
                 except Exception:  # noqa: BLE001 - the next pass tries again
                     _log.exception("%s of the lake", what)
+                took_s = self._monotonic() - began_s
 
         thread = threading.Thread(target=run, name=f"lake-{what}", daemon=True)
         self._threads.append(thread)

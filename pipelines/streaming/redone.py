@@ -31,10 +31,10 @@ _REVISED: Final = """
     GROUP BY ALL
 """
 _BARS: Final = """
-    SELECT * FROM bars_current WHERE symbol = $symbol
+    SELECT * FROM bars_current WHERE symbol IN $symbols
         AND date >= make_timestamp_ns($from_ns)::DATE AND date <= make_timestamp_ns($to_ns)::DATE
         AND event_time_ns >= $from_ns AND event_time_ns < $to_ns
-    ORDER BY event_time_ns
+    ORDER BY symbol, event_time_ns
 """
 
 
@@ -108,9 +108,20 @@ class Redone:
         Raises:
             LakeError: The lake cannot be read.
         """
+        if not self._ready:
+            return []
+        of = {
+            "symbols": sorted({span.symbol for span in self._ready}),
+            "from_ns": min(span.start_ns for span in self._ready),
+            "to_ns": max(span.end_ns for span in self._ready),
+        }
+        rows: dict[str, list[Row]] = {}
+        for row in self._lake.sql(_BARS, of).to_pylist():
+            rows.setdefault(row["symbol"], []).append(row)
         return [
-            {"symbol": spans[0].symbol, "rollups": [rolled.data() for rolled in self._make(spans)]}
-            for spans in _by_symbol(self._ready)
+            {"symbol": symbol, "rollups": [made.data() for made in _make(rows[symbol], spans)]}
+            for symbol, spans in _by_symbol(self._ready).items()
+            if symbol in rows
         ]
 
     def published(self) -> None:
@@ -127,17 +138,12 @@ class Redone:
         self._touched -= over
         self._ready |= over
 
-    def _make(self, spans: Sequence[Span]) -> Iterator[Rolled]:
-        of = {
-            "symbol": spans[0].symbol,
-            "from_ns": min(span.start_ns for span in spans),
-            "to_ns": max(span.end_ns for span in spans),
-        }
-        rows = self._lake.sql(_BARS, of).to_pylist()
-        for span in spans:
-            inside = [row for row in rows if span.start_ns <= row["event_time_ns"] < span.end_ns]
-            if inside:
-                yield redo(inside, span)
+
+def _make(rows: Sequence[Row], spans: Iterable[Span]) -> Iterator[Rolled]:
+    for span in spans:
+        inside = [row for row in rows if span.start_ns <= row["event_time_ns"] < span.end_ns]
+        if inside:
+            yield redo(inside, span)
 
 
 def redo(rows: Sequence[Row], span: Span) -> Rolled:
@@ -150,8 +156,8 @@ def redo(rows: Sequence[Row], span: Span) -> Rolled:
     return Rolled(span.window, replace(made.bar, source="revised"), revision)
 
 
-def _by_symbol(spans: Iterable[Span]) -> list[list[Span]]:
+def _by_symbol(spans: Iterable[Span]) -> dict[str, list[Span]]:
     found: dict[str, list[Span]] = {}
     for span in sorted(spans):
         found.setdefault(span.symbol, []).append(span)
-    return list(found.values())
+    return found

@@ -18,6 +18,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from typing import Any, Final, Protocol
@@ -129,9 +130,8 @@ class Revisions:
         self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        lake = LakeQuery(writer.uri, writer.storage_options)
-        self._known = Known(lake, window=DEEP)
-        self._redone = Redone(lake)
+        self._lake = LakeQuery(writer.uri, writer.storage_options)
+        self._redone = Redone(self._lake)
         self._generation = 0
         self._seen_ns: dict[tuple[str, int], int] = {}  # last correction of a symbol's day
         self._unpublished: list[dict[str, Any]] = []
@@ -202,11 +202,14 @@ class Revisions:
         dirty = self._archive.look()
         looked = 0
         if len(dirty):
-            for works in self._together(self._plan(dirty)):
+            with self._asked() as known:
+                planned = list(self._together(self._plan(dirty, known)))
+            for works in planned:
                 if stopped() or looked >= self._limit:
                     break
                 looked += sum(len(work.minutes) for work in works)
-                self._revise(works)
+                with self._asked() as known:  # anew: it sees what was committed before
+                    self._revise(works, known)
                 for work in works:
                     self._archive.looked_at(work.done)
                     if work.corrected_ns is not None:  # what is cut short is looked at again
@@ -215,8 +218,14 @@ class Revisions:
             self._stats["looked_at"] += looked
             self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
         if self._redone.waiting:
-            self._redone.look(self._known.newest(self._redone.since()))
+            with self._asked() as known:
+                self._redone.look(known.newest(self._redone.since()))
         return looked
+
+    @contextmanager
+    def _asked(self) -> Iterator[Known]:
+        with self._lake.held() as lake:
+            yield Known(lake, window=DEEP)
 
     def _publish_redone(self) -> None:
         """Publish the roll-ups that are ready: those of the pass before."""
@@ -231,12 +240,12 @@ class Revisions:
         """Counters since this driver started, JSON types."""
         return dict(self._stats)
 
-    def _plan(self, dirty: Dirty) -> Iterable[_Work]:
+    def _plan(self, dirty: Dirty, known: Known) -> Iterable[_Work]:
         """What can be looked at now, by symbol."""
-        newest = self._known.newest(_since(dirty))
-        after = self._known.after(dirty.after)
+        newest = known.newest(_since(dirty))
+        after = known.after(dirty.after)
         corrected = {
-            day: self._known.corrected([s for s, days in dirty.days.items() if day in days], day)
+            day: known.corrected([s for s, days in dirty.days.items() if day in days], day)
             for day in {day for days in dirty.days.values() for day in days}
         }
         for symbol in sorted({*dirty.minutes, *dirty.days, *dirty.after}):
@@ -290,7 +299,7 @@ class Revisions:
         now = self._clock()
         return now - self._featureless_ns.setdefault(symbol, now) > _WAIT_FOR_FEATURES_NS
 
-    def _revise(self, works: Sequence[_Work]) -> None:
+    def _revise(self, works: Sequence[_Work], known: Known) -> None:
         """Look at minutes of one trading day; one commit for all that changed."""
         wanted: dict[str, set[int]] = {}
         for work in works:
@@ -298,12 +307,12 @@ class Revisions:
                 wanted.setdefault(work.symbol, set()).update(work.minutes)
         if not wanted:
             return
-        found = self._known.of({symbol: sorted(minutes) for symbol, minutes in wanted.items()})
+        found = known.of({symbol: sorted(minutes) for symbol, minutes in wanted.items()})
         looked = {symbol: self._changed(minutes) for symbol, minutes in found.items()}
         changed = {symbol: bars for symbol, bars in looked.items() if bars}
         if not changed:
             return
-        payloads = list(self._payloads(changed, found))
+        payloads = list(self._payloads(changed, found, known))
         rows = features_table(payloads, known_ns=self._clock())
         self._writer.commit(
             _FEATURES,
@@ -345,20 +354,23 @@ class Revisions:
         }
 
     def _payloads(
-        self, changed: Mapping[str, Mapping[int, ClosedBar]], known: Mapping[str, Minutes]
+        self,
+        changed: Mapping[str, Mapping[int, ClosedBar]],
+        found: Mapping[str, Minutes],
+        known: Known,
     ) -> Iterator[dict[str, Any]]:
         """What :func:`features_table` takes, for each changed bar, oldest first by symbol."""
         unmeasured = {
             symbol: [
                 minute
                 for minute in bars
-                if (row := known[symbol].features.get(minute)) is None or row["spread_assumed"]
+                if (row := found[symbol].features.get(minute)) is None or row["spread_assumed"]
             ]
             for symbol, bars in changed.items()
         }
-        spreads = self._known.spreads({s: minutes for s, minutes in unmeasured.items() if minutes})
+        spreads = known.spreads({s: minutes for s, minutes in unmeasured.items() if minutes})
         for symbol, bars in changed.items():
-            yield from self._payloads_of(symbol, bars, known[symbol], spreads.get(symbol, {}))
+            yield from self._payloads_of(symbol, bars, found[symbol], spreads.get(symbol, {}))
 
     def _payloads_of(
         self,
@@ -396,14 +408,14 @@ class Revisions:
             minute = row["event_time_ns"] // MINUTE_NS
             bars = days.setdefault(_day(minute), {}).setdefault(row["symbol"], {})
             bars[minute] = bar_of_row(row)
-        return {
-            (symbol, made.bar.start_ns): made.indicators
-            for by_symbol in days.values()
-            for symbol, found in self._known.of(
-                {s: sorted(m) for s, m in by_symbol.items()}
-            ).items()
-            for made in self._remake.walk(symbol, found, by_symbol[symbol])
-        }
+        indicators: dict[tuple[str, int], Mapping[str, float | None]] = {}
+        with self._asked() as known:
+            for by_symbol in days.values():
+                found = known.of({symbol: sorted(bars) for symbol, bars in by_symbol.items()})
+                for symbol, bars in by_symbol.items():
+                    for made in self._remake.walk(symbol, found[symbol], bars):
+                        indicators[symbol, made.bar.start_ns] = made.indicators
+        return indicators
 
     @staticmethod
     def _starts(found: Minutes, bars: Iterable[int]) -> list[int]:

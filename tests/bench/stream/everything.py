@@ -44,15 +44,15 @@ def everything(say: Say) -> list[Row]:
 
 
 def sustained(running: Running, say: Say) -> list[Row]:
-    """What passes each stage in a stretch of time; stored lags by a batch, which is no loss."""
+    """What passes each stage in a stretch of time: of the lake one from batch to batch."""
     listener = Listener(running, MarketClock.from_dict(running.exchange("/raytape/clock")["clock"]))
     listener.start()
     settle(running)
     say(f"measuring for {MEASURE_S:.0f} s")
     listener.recording = True
-    before = counters(running)
+    before = next_batch(running)
     time.sleep(MEASURE_S)
-    after = counters(running)
+    after = next_batch(running)
     listener.recording = False
     took = after["at"] - before["at"]
     rates = {name: (after[name] - before[name]) / took for name in ("received", "acked", "stored")}
@@ -67,6 +67,18 @@ def sustained(running: Running, say: Say) -> list[Row]:
         Row("bar close → signal with everything, p95", listener.signals.at(0.95), "ms"),
         Row("memory, all processes", memory_gb(running.settings), "GB"),
     ]
+
+
+def next_batch(running: Running) -> dict[str, float]:
+    """The counters just after the lake took a batch."""
+    stored = counters(running)["stored"]
+
+    def more() -> dict[str, float] | None:
+        now = counters(running)
+        return now if now["stored"] > stored else None
+
+    counted: dict[str, float] = until(more, timeout_s=60, what="the lake's next batch")
+    return counted
 
 
 def restart(running: Running, say: Say) -> list[Row]:

@@ -50,6 +50,20 @@ def test_sql_sees_what_was_committed_since(query, tmp_path, bars):
     assert query.sql("SELECT count(*) n FROM bars")["n"].to_pylist() == [6]
 
 
+def test_held_lake_answers_all_queries_from_one_snapshot(query, tmp_path, bars):
+    count = "SELECT count(*) n FROM bars"
+    with query.held() as held:
+        assert held.sql(count)["n"].to_pylist() == [5]
+        writer = LakeWriter(str(tmp_path))
+        generation = writer.open_query("q", tables=["bars"])
+        writer.commit("bars", bars("KO", 30), query_id="q", batch_id=3, generation=generation)
+        with pytest.raises(LakeError, match="no table bar; did you mean bars"):
+            held.sql("FROM bar")
+        assert held.sql(count)["n"].to_pylist() == [5]
+        assert len(held.recent_bars("KO", limit=2)) == 0
+        assert query.sql(count)["n"].to_pylist() == [6]
+
+
 @pytest.mark.parametrize(
     "bad",
     [

@@ -20,6 +20,7 @@ from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.archive import Archive
 from pipelines.streaming.bars import SymbolState
+from pipelines.streaming.known import Known
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.parts import Part
 from pipelines.streaming.redone import REDONE
@@ -343,7 +344,8 @@ def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_befor
         ("SPY", OPEN_NS + MINUTE_NS, 105.0),
     ]
     assert LakeWriter(market.uri).last_batch("features", "revisions") == 0  # the first
-    found = market.revisions._known.of({"KO": [first + 3], "SPY": [first + 1, first + 2]})
+    known = Known(LakeQuery(market.uri), window=3)
+    found = known.of({"KO": [first + 3], "SPY": [first + 1, first + 2]})
     assert [len(found[s].before) for s in ("KO", "SPY")] == [3, 1]
     assert {row["symbol"] for row in found["KO"].before} == {"KO"}
     assert [row["event_time_ns"] for row in found["SPY"].between] == [
