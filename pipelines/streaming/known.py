@@ -67,9 +67,19 @@ _FEATURES = f"""
     SELECT * FROM features t {_ASKED} WHERE {_IN}
     QUALIFY row_number() OVER (PARTITION BY symbol, event_time_ns ORDER BY revision DESC) = 1
 """  # noqa: S608
-_BARS = f"SELECT * FROM bars_current t WHERE {_IN} ORDER BY symbol, event_time_ns"  # noqa: S608
+_BARS = f"""
+    SELECT t.* FROM bars_current t
+        JOIN (SELECT unnest($of) AS symbol, unnest($begins) AS begin_ns, unnest($ends) AS end_ns) w
+        ON t.symbol = w.symbol AND t.event_time_ns >= w.begin_ns AND t.event_time_ns < w.end_ns
+    WHERE {_IN} ORDER BY t.symbol, t.event_time_ns
+"""  # noqa: S608
+# Those of a minute, and the one that was in force when it began.
 _QUOTES = f"""
-    SELECT symbol, event_time_ns, bid_price, ask_price FROM quotes t WHERE {_IN}
+    WITH asked AS (FROM quotes t SELECT symbol, event_time_ns, bid_price, ask_price WHERE {_IN})
+    SELECT t.* FROM asked t {_ASKED}
+    UNION
+    SELECT t.* FROM {_WANTED} ASOF JOIN asked t
+        ON t.symbol = w.symbol AND w.minute * $minute > t.event_time_ns
     ORDER BY symbol, event_time_ns
 """  # noqa: S608
 _GAPS = """
@@ -182,7 +192,9 @@ class Known:
         before = self._lake.recent_bars_of(
             {symbol: begin_ns for symbol, (begin_ns, _) in spans.items()}, limit=self._window
         )
-        between = self._by_symbol(_BARS, span)
+        begins, ends = zip(*spans.values(), strict=True)
+        bounds = {"of": list(spans), "begins": begins, "ends": ends}
+        between = self._by_symbol(_BARS, span | bounds)
         return {
             symbol: Minutes(
                 wanted=wanted[symbol],
@@ -192,13 +204,9 @@ class Known:
                 features={_minute(row): row for row in features.get(symbol, ())},
                 gaps=[interval(gap) for gap in gaps.get(symbol, ())],
                 before=before[symbol],
-                between=[
-                    row
-                    for row in between.get(symbol, ())
-                    if begin_ns <= row["event_time_ns"] < until_ns
-                ],
+                between=between.get(symbol, ()),
             )
-            for symbol, (begin_ns, until_ns) in spans.items()
+            for symbol in wanted
         }
 
     def spreads(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, dict[int, float | None]]:
@@ -210,7 +218,8 @@ class Known:
         if not wanted:
             return {}
         first_ns, end_ns = _around({s: _bounds(minutes) for s, minutes in wanted.items()})
-        quotes = self._by_symbol(_QUOTES, _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns))
+        span = _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns)
+        quotes = self._by_symbol(_QUOTES, span | _pairs(wanted))
         return {s: _spreads(quotes.get(s, ()), minutes) for s, minutes in wanted.items()}
 
     def _by_symbol(

@@ -59,6 +59,8 @@ QUERY: Final = "revisions"
 _FEATURES: Final = "features"
 _FOLLOWING: Final = GAPPED_BARS - 1
 """Bars after a gap whose features look back over it."""
+_SYMBOLS: Final = 50
+"""Symbols that are looked at together: of each up to a session of bars is held in memory."""
 _PUBLISH_AGAIN_NS: Final = DAY_NS
 _WAIT_FOR_FEATURES_NS: Final = DAY_NS
 
@@ -279,14 +281,16 @@ class Revisions:
                 yield _Work(symbol, day, (), Dirty(after={symbol: those}))
 
     def _together(self, works: Iterable[_Work]) -> Iterator[list[_Work]]:
-        """Those of a trading day, as many as a pass may do; the newest day first."""
+        """Those of a trading day, no more than a pass may do; the newest day first."""
         together: list[_Work] = []
-        minutes = 0
+        minutes, symbols = 0, set[str]()
         for work in sorted(works, key=lambda work: -work.day):  # else in the order that they came
             minutes += len(work.minutes)
-            if together and (together[0].day != work.day or minutes > self._limit):
+            symbols.add(work.symbol)
+            other_day = bool(together) and together[0].day != work.day
+            if other_day or (together and (minutes > self._limit or len(symbols) > _SYMBOLS)):
                 yield together
-                together, minutes = [], len(work.minutes)
+                together, minutes, symbols = [], len(work.minutes), {work.symbol}
             together.append(work)
         if together:
             yield together

@@ -18,6 +18,7 @@ from pipelines.features.builder import batch
 from pipelines.features.spec import FEATURE_SPEC, SPECS, FeatureSpec
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
+from pipelines.streaming import revisions
 from pipelines.streaming.archive import Archive
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.known import Known
@@ -325,7 +326,12 @@ def test_pass_is_bounded_and_the_rest_is_left_for_the_next(market):
     assert all(market.closes(m) == [101.0, 102.0] for m in range(5))
 
 
-def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_before(market):
+@pytest.mark.parametrize(("symbols", "last_batch"), [(1, 1), (50, 0)])
+def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_before(
+    market, monkeypatch, symbols, last_batch
+):
+    monkeypatch.setattr(revisions, "_SYMBOLS", symbols)
+
     def of_ko(*messages: Message) -> list[Message]:
         return [m | {"S": "KO"} for m in messages]
 
@@ -343,7 +349,7 @@ def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_befor
         ("KO", OPEN_NS + 5 * MINUTE_NS, 48.0),
         ("SPY", OPEN_NS + MINUTE_NS, 105.0),
     ]
-    assert LakeWriter(market.uri).last_batch("features", "revisions") == 0  # the first
+    assert LakeWriter(market.uri).last_batch("features", "revisions") == last_batch
     known = Known(LakeQuery(market.uri), window=3)
     found = known.of({"KO": [first + 3], "SPY": [first + 1, first + 2]})
     assert [len(found[s].before) for s in ("KO", "SPY")] == [3, 1]
