@@ -56,6 +56,7 @@ _RECENT_BARS = """
         JOIN (SELECT unnest($symbols) AS symbol, unnest($last_ns) AS last_ns) w
         ON b.symbol = w.symbol AND b.event_time_ns <= w.last_ns
     WHERE b.symbol IN $symbols AND date >= $first_day::DATE AND date <= $last_day::DATE
+        AND b.event_time_ns <= $latest_ns
     QUALIFY row_number() OVER (PARTITION BY b.symbol ORDER BY b.event_time_ns DESC) <= $limit
     ORDER BY b.symbol, b.event_time_ns
 """
@@ -81,7 +82,9 @@ class _Open:
 
 
 class LakeQuery:
-    """Reads the lake. Safe to share between threads; each query has a connection of its own.
+    """Reads the lake. Safe to share between threads, but for what :meth:`held` gives.
+
+    Each query has a connection of its own.
 
     Args:
         uri: The lake's address.
@@ -130,8 +133,8 @@ class LakeQuery:
         """
         session = self._session if as_of is None else None
         mine = session is None
-        session = session or _Session(self, as_of)
         try:
+            session = session or _Session(self, as_of)
             return session.sql(query, parameters)
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
@@ -144,21 +147,22 @@ class LakeQuery:
                 raise LakeError(f"{_GONE} {as_of}: {error}") from error
             raise LakeError(f"the lake at {self.uri} cannot be read: {error}") from error
         finally:
-            if mine:
+            if mine and session is not None:
                 session.close()
 
     @contextmanager
     def held(self) -> Iterator[LakeQuery]:
-        """The same lake for several queries of one thread, which see one snapshot of each table.
+        """The same lake for several queries (SQL) of one thread, on one connection.
 
-        It is taken by the first that reads the table. To open it takes longer than a small query.
+        They see one snapshot of each table, taken by the first that reads it. To open a table
+        takes longer than a small query.
         """
         lake = copy.copy(self)
-        lake._session = _Session(self)
+        lake._session = session = _Session(self)
         try:
             yield lake
         finally:
-            lake._session.close()
+            session.close()
 
     def dataset(self, name: str, *, as_of: AsOf | None = None) -> ds.Dataset:
         """The newest snapshot of a table; empty, with its columns, if nothing was written yet.
@@ -213,14 +217,15 @@ class LakeQuery:
         Raises:
             LakeError: The lake cannot be read.
         """
-        found: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in before_ns}
-        if before_ns and max(before_ns.values()) < _FAR_NS:
-            near = format_time_ns(max(0, min(before_ns.values()) - _NEAR_NS))[:10]
-            if self._begins_before(near):
-                found |= self._recent_bars(before_ns, limit, near)
-        # Of a symbol that is seldom traded, or that begins here.
+        near_ns = min(before_ns.values(), default=_FAR_NS) - _NEAR_NS
+        near = format_time_ns(max(0, near_ns))[:10]
+        if near_ns >= _FAR_NS - _NEAR_NS:  # whenever that was
+            return self._recent_bars(before_ns, limit, "1970-01-01")
+        found = self._recent_bars(before_ns, limit, near)
         few = {s: at_ns for s, at_ns in before_ns.items() if len(found[s]) < limit}
-        return found | self._recent_bars(few, limit, "1970-01-01")
+        if few and self._begins_before(near):  # of a symbol that is seldom traded
+            found |= self._recent_bars(few, limit, "1970-01-01")
+        return found
 
     def _recent_bars(
         self, before_ns: Mapping[str, int], limit: int, first_day: str
@@ -231,7 +236,7 @@ class LakeQuery:
         last_ns = [at_ns - MINUTE_NS for at_ns in before_ns.values()]
         about = {
             "symbols": list(before_ns), "last_ns": last_ns, "limit": limit, "first_day": first_day,
-            "last_day": format_time_ns(max(last_ns))[:10],
+            "latest_ns": max(last_ns), "last_day": format_time_ns(max(last_ns))[:10],
         }  # fmt: skip
         for row in self.sql(_RECENT_BARS, about).to_pylist():
             found[row["symbol"]].append(row)
@@ -344,10 +349,11 @@ class _Session:
         for name in names:
             if name not in self._known:
                 connection.register(name, lake.dataset(name, as_of=self._as_of))
+                self._known.add(name)
         for view in views:
             if view not in self._known:
                 connection.execute(view)
-        self._known.update(names, views)
+                self._known.add(view)
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type not in _ANSWERING:
             raise LakeError("one query that answers with rows is possible here, and no more")
@@ -367,6 +373,7 @@ class _Session:
         finally:
             if timer is not None:
                 timer.cancel()
+                timer.join()  # if it is about to interrupt, then before the next query
 
     def close(self) -> None:
         """Forget it all."""

@@ -54,8 +54,8 @@ class StreamingConfig:
         ledger_every_s: Interval at which the ledger is written down; 0: never, and no alerts.
         producer_stats: Asks the producer for its statistics, ``None`` when it does not answer;
             without it the ledger begins at the archive.
-        revisions_every_s: Interval at which corrected, late and backfilled bars are looked at;
-            0: never. Needs both queries.
+        revisions_every_s: Least interval at which corrected, late and backfilled bars are looked
+            at; 0: never. Needs both queries.
     """
 
     spark: SparkConfig

@@ -44,7 +44,6 @@ __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
 _BESIDE_ENDS_S = 5.0
-_REST = 4
 _LONGEST = 500
 _RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
 """The line of a Python traceback that says what was raised."""
@@ -113,11 +112,12 @@ class StreamingJob:
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
         self._state = "running"
         if config.maintenance_every_s:
-            self._beside("maintenance", self._maintenance.run, config.maintenance_every_s)
+            self._beside("maintenance", self._maintenance.run, lambda: config.maintenance_every_s)
         if self._watch is not None:
-            self._beside("watch", self._watch.step, min(EVERY_S, config.ledger_every_s))
-        if self._revisions is not None:
-            self._beside("revisions", self._revisions.run, config.revisions_every_s)
+            self._beside("watch", self._watch.step, lambda: min(EVERY_S, config.ledger_every_s))
+        if (revisions := self._revisions) is not None:
+            least_s = config.revisions_every_s
+            self._beside("revisions", revisions.run, lambda: max(least_s, revisions.rest_s))
         _log.info("running: %s", ", ".join(self._queries))
 
     def wait(self) -> None:
@@ -215,17 +215,11 @@ class StreamingJob:
         if self._state != "failed":
             self._state = "stopped"
 
-    def _beside(self, what: str, work: Callable[..., object], every_s: float) -> None:
-        """Do something to the lake until the end; whatever goes wrong, the queries run on.
-
-        It rests for at least :data:`_REST` times as long as it took: on a busy machine, and in a
-        large lake, it is the queries that go first.
-        """
+    def _beside(self, what: str, work: Callable[..., object], pause: Callable[[], float]) -> None:
+        """Do something to the lake until the end; whatever goes wrong, the queries run on."""
 
         def run() -> None:
-            took_s = 0.0
-            while not self._stopped.wait(max(every_s, _REST * took_s)):
-                began_s = self._monotonic()
+            while not self._stopped.wait(pause()):
                 try:
                     work(stopped=self._stopped.is_set)
                 except Fenced as error:
@@ -233,7 +227,6 @@ class StreamingJob:
                     return
                 except Exception:  # noqa: BLE001 - the next pass tries again
                     _log.exception("%s of the lake", what)
-                took_s = self._monotonic() - began_s
 
         thread = threading.Thread(target=run, name=f"lake-{what}", daemon=True)
         self._threads.append(thread)

@@ -26,6 +26,11 @@ _PARAMETER = re.compile(r"\$(\w+)")
 # The bars asked for: parallel lists, because a list of parameters holds one type.
 _WANTED = "(SELECT unnest($of) AS symbol, unnest($minutes) AS minute) w"
 
+# The time of each symbol, from its first minute to its last.
+_SPANS = (
+    "(SELECT unnest($of_span) AS symbol, unnest($begins) AS begin_ns, unnest($ends) AS end_ns) s"
+)
+
 _NEWEST = """
     SELECT symbol, max(event_time_ns) // $minute AS minute FROM features
     WHERE date >= $day AND symbol IN $symbols GROUP BY symbol
@@ -61,7 +66,8 @@ _VENDOR = f"""
     FROM bars t {_ASKED} WHERE {_IN}
 """  # noqa: S608
 _UPDATED = f"""
-    SELECT symbol, event_time_ns, payload, received_at_ns FROM events t WHERE type = 'u' AND {_IN}
+    SELECT symbol, event_time_ns, payload, received_at_ns
+    FROM events t {_ASKED} WHERE type = 'u' AND {_IN}
 """  # noqa: S608
 _FEATURES = f"""
     SELECT * FROM features t {_ASKED} WHERE {_IN}
@@ -69,24 +75,31 @@ _FEATURES = f"""
 """  # noqa: S608
 _BARS = f"""
     SELECT t.* FROM bars_current t
-        JOIN (SELECT unnest($of) AS symbol, unnest($begins) AS begin_ns, unnest($ends) AS end_ns) w
-        ON t.symbol = w.symbol AND t.event_time_ns >= w.begin_ns AND t.event_time_ns < w.end_ns
+        JOIN {_SPANS}
+        ON t.symbol = s.symbol AND t.event_time_ns >= s.begin_ns AND t.event_time_ns < s.end_ns
     WHERE {_IN} ORDER BY t.symbol, t.event_time_ns
 """  # noqa: S608
 # Those of a minute, and the one that was in force when it began.
 _QUOTES = f"""
-    WITH asked AS (FROM quotes t SELECT symbol, event_time_ns, bid_price, ask_price WHERE {_IN})
+    WITH asked AS (
+        SELECT t.symbol, t.event_time_ns, t.bid_price, t.ask_price FROM quotes t JOIN {_SPANS}
+        ON t.symbol = s.symbol AND t.event_time_ns >= s.begin_ns - $in_force
+            AND t.event_time_ns < s.end_ns
+        WHERE {_IN}
+    )
     SELECT t.* FROM asked t {_ASKED}
     UNION
     SELECT t.* FROM {_WANTED} ASOF JOIN asked t
         ON t.symbol = w.symbol AND w.minute * $minute > t.event_time_ns
     ORDER BY symbol, event_time_ns
 """  # noqa: S608
-_GAPS = """
-    SELECT symbol, from_ns, to_ns FROM gaps
-    WHERE symbol IN $symbols AND to_ns > $from_ns AND coalesce(from_ns, 0) < $to_ns
-    GROUP BY symbol, from_ns, to_ns HAVING NOT bool_or(coalesce(backfilled, false))
-"""
+# A gap may touch the features of a bar two bars after it.
+_GAPS = f"""
+    SELECT g.symbol, g.from_ns, g.to_ns FROM gaps g JOIN {_SPANS}
+    ON g.symbol = s.symbol AND g.to_ns > s.begin_ns - {DAY_NS}
+        AND coalesce(g.from_ns, 0) < s.end_ns
+    GROUP BY g.symbol, g.from_ns, g.to_ns HAVING NOT bool_or(coalesce(g.backfilled, false))
+"""  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,22 +192,18 @@ class Known:
         """
         spans = {symbol: _bounds(minutes) for symbol, minutes in wanted.items()}
         first_ns, end_ns = _around(spans)
-        span = _span(wanted, first_ns, end_ns)
-        among = span | _pairs(wanted)
+        among = _span(wanted, first_ns, end_ns) | _pairs(wanted, spans)
         vendor = self._by_symbol(_VENDOR, among)
-        for symbol, rows in self._by_symbol(_UPDATED, span).items():
+        for symbol, rows in self._by_symbol(_UPDATED, among).items():
             vendor.setdefault(symbol, []).extend(map(_updated, rows))
         trades = self._by_symbol(_TRADES, among)
         features = self._by_symbol(_FEATURES, among)
-        # A gap may touch the features of a bar two bars after it.
-        gaps = self._by_symbol(_GAPS, _span(wanted, first_ns - DAY_NS, end_ns))
+        gaps = self._by_symbol(_GAPS, among)
         corrected = self.corrected(wanted, market_day(first_ns))
         before = self._lake.recent_bars_of(
             {symbol: begin_ns for symbol, (begin_ns, _) in spans.items()}, limit=self._window
         )
-        begins, ends = zip(*spans.values(), strict=True)
-        bounds = {"of": list(spans), "begins": begins, "ends": ends}
-        between = self._by_symbol(_BARS, span | bounds)
+        between = self._by_symbol(_BARS, among)
         return {
             symbol: Minutes(
                 wanted=wanted[symbol],
@@ -217,9 +226,10 @@ class Known:
         """
         if not wanted:
             return {}
-        first_ns, end_ns = _around({s: _bounds(minutes) for s, minutes in wanted.items()})
-        span = _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns)
-        quotes = self._by_symbol(_QUOTES, span | _pairs(wanted))
+        spans = {symbol: _bounds(minutes) for symbol, minutes in wanted.items()}
+        first_ns, end_ns = _around(spans)
+        among = _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns) | _pairs(wanted, spans)
+        quotes = self._by_symbol(_QUOTES, among | {"in_force": MAX_IN_FORCE_NS})
         return {s: _spreads(quotes.get(s, ()), minutes) for s, minutes in wanted.items()}
 
     def _by_symbol(
@@ -282,10 +292,18 @@ def _around(spans: Mapping[str, Interval]) -> Interval:
     return min(begin for begin, _ in spans.values()), max(end for _, end in spans.values())
 
 
-def _pairs(wanted: Mapping[str, Sequence[int]]) -> dict[str, list[Any]]:
-    """Parameters of the symbols and minutes that are asked for."""
+def _pairs(
+    wanted: Mapping[str, Sequence[int]], spans: Mapping[str, Interval]
+) -> dict[str, list[Any]]:
+    """Parameters of the symbols and minutes that are asked for, and of the time of each."""
     pairs = [(symbol, minute) for symbol, minutes in wanted.items() for minute in minutes]
-    return {"of": [symbol for symbol, _ in pairs], "minutes": [minute for _, minute in pairs]}
+    return {
+        "of": [symbol for symbol, _ in pairs],
+        "minutes": [minute for _, minute in pairs],
+        "of_span": list(spans),
+        "begins": [begin_ns for begin_ns, _ in spans.values()],
+        "ends": [end_ns for _, end_ns in spans.values()],
+    }
 
 
 def _span(symbols: Iterable[str], from_ns: int, to_ns: int) -> dict[str, Any]:

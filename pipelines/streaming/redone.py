@@ -11,11 +11,11 @@ What is due is found again from the lake after a restart, and published again; i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from pipelines.events import DAY_NS, MINUTE_NS
+from pipelines.events import DAY_NS, MINUTE_NS, market_day
 from pipelines.features.rollup import WINDOWS, Rolled, RollUp, window_end_ns, window_start_ns
 from pipelines.lake.query import LakeQuery
 from pipelines.streaming.rebuild import Row
@@ -23,6 +23,8 @@ from pipelines.streaming.remade import bar_of_row
 
 REDONE: Final = 1_000_000
 """Revisions of roll-ups that were made anew begin above it."""
+
+_SYMBOLS: Final = 50
 
 _REVISED: Final = """
     SELECT symbol, event_time_ns // $minute AS minute FROM features f
@@ -102,31 +104,39 @@ class Redone:
             ns = minute * MINUTE_NS
             self._touched |= {Span(symbol, window_start_ns(ns, w), w) for w in WINDOWS}
 
-    def payloads(self) -> list[dict[str, Any]]:
-        """The windows that are ready, made anew: what ``rows.derived_items`` takes, by symbol.
+    def due(self) -> set[Span]:
+        """Some of what is ready: of one trading day and a bounded number of symbols."""
+        day = max((market_day(span.start_ns) for span in self._ready), default=None)
+        spans = {span for span in self._ready if market_day(span.start_ns) == day}
+        symbols = set(sorted({span.symbol for span in spans})[:_SYMBOLS])
+        return {span for span in spans if span.symbol in symbols}
+
+    def payloads(self, spans: Set[Span]) -> list[dict[str, Any]]:
+        """Windows of one trading day, made anew: what ``rows.derived_items`` takes, by symbol.
+
+        Args:
+            spans: At least one.
 
         Raises:
             LakeError: The lake cannot be read.
         """
-        if not self._ready:
-            return []
         of = {
-            "symbols": sorted({span.symbol for span in self._ready}),
-            "from_ns": min(span.start_ns for span in self._ready),
-            "to_ns": max(span.end_ns for span in self._ready),
+            "symbols": sorted({span.symbol for span in spans}),
+            "from_ns": min(span.start_ns for span in spans),
+            "to_ns": max(span.end_ns for span in spans),
         }
         rows: dict[str, list[Row]] = {}
         for row in self._lake.sql(_BARS, of).to_pylist():
             rows.setdefault(row["symbol"], []).append(row)
         return [
-            {"symbol": symbol, "rollups": [made.data() for made in _make(rows[symbol], spans)]}
-            for symbol, spans in _by_symbol(self._ready).items()
+            {"symbol": symbol, "rollups": [made.data() for made in _make(rows[symbol], own)]}
+            for symbol, own in _by_symbol(spans).items()
             if symbol in rows
         ]
 
-    def published(self) -> None:
+    def published(self, spans: Set[Span]) -> None:
         """Forget what was ready."""
-        self._ready = set()
+        self._ready -= spans
 
     def look(self, newest: Mapping[str, int]) -> None:
         """Make ready what is over. It waits for the next pass, so that the stream speaks first.

@@ -21,12 +21,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 import pyarrow as pa
 
 from pipelines.clock import wall_ns
-from pipelines.errors import LakeError
+from pipelines.errors import Fenced, LakeError, StreamError
 from pipelines.events import (
     DAY_NS,
     MARKET_DAY_BEGINS_NS,
@@ -61,6 +62,8 @@ _FOLLOWING: Final = GAPPED_BARS - 1
 """Bars after a gap whose features look back over it."""
 _SYMBOLS: Final = 50
 """Symbols that are looked at together: of each up to a session of bars is held in memory."""
+_REST: Final = 4
+_LONGEST_REST_S: Final = 30.0
 _PUBLISH_AGAIN_NS: Final = DAY_NS
 _WAIT_FOR_FEATURES_NS: Final = DAY_NS
 
@@ -88,7 +91,7 @@ class _Work:
         day: The trading day.
         minutes: Its minutes, ascending.
         done: What is no longer dirty after that.
-        corrected_ns: When the last correction of the day was received, if these are all.
+        corrected_ns: Corrections of the day that were received up to then are seen with it.
     """
 
     symbol: str
@@ -132,6 +135,9 @@ class Revisions:
         self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
+        self.rest_s = 0.0
+        """How long to wait at least before the next pass, so that on a busy machine the queries go
+        first: four times what the last one took, and not at all if it left something."""
         self._lake = LakeQuery(writer.uri, writer.storage_options)
         self._redone = Redone(self._lake)
         self._generation = 0
@@ -168,7 +174,7 @@ class Revisions:
         """Look at what is dirty, as much as one pass may.
 
         Args:
-            stopped: Asked between symbols; whether to leave the rest.
+            stopped: Asked between groups of symbols; whether to leave the rest.
 
         Returns:
             How many minutes were looked at. What the query ``signals`` has not come to yet waits.
@@ -185,7 +191,7 @@ class Revisions:
         """Pass until nothing is due that can be done now; whether it came to that.
 
         Args:
-            stopped: Asked between symbols; whether to leave the rest.
+            stopped: Asked between groups of symbols; whether to leave the rest.
 
         Raises:
             Fenced: A newer driver does this now.
@@ -199,30 +205,54 @@ class Revisions:
 
     def _pass(self, stopped: Callable[[], bool]) -> int:
         started = time.perf_counter()
+        self.rest_s = 0.0
         self._publish()
         self._publish_redone()
         dirty = self._archive.look()
         looked = 0
+        failed: Exception | None = None
         if len(dirty):
             with self._asked() as known:
-                planned = list(self._together(self._plan(dirty, known)))
-            for works in planned:
-                if stopped() or looked >= self._limit:
-                    break
-                looked += sum(len(work.minutes) for work in works)
-                with self._asked() as known:  # anew: it sees what was committed before
-                    self._revise(works, known)
-                for work in works:
-                    self._archive.looked_at(work.done)
-                    if work.corrected_ns is not None:  # what is cut short is looked at again
-                        self._seen_ns[work.symbol, work.day] = work.corrected_ns
+                for works in self._together(self._plan(dirty, known)):
+                    if stopped() or looked >= self._limit:
+                        break
+                    looked += sum(len(work.minutes) for work in works)
+                    failed = self._try(works) or failed
             self._stats["passes"] += 1
             self._stats["looked_at"] += looked
             self._stats["last_pass_ms"] = (time.perf_counter() - started) * 1000
         if self._redone.waiting:
             with self._asked() as known:
                 self._redone.look(known.newest(self._redone.since()))
+        if failed is not None:
+            raise failed
+        if looked < self._limit:  # else more is waiting
+            self.rest_s = min(_REST * (time.perf_counter() - started), _LONGEST_REST_S)
         return looked
+
+    def _try(self, works: Sequence[_Work]) -> Exception | None:
+        """Look at some; where that fails, symbol by symbol, so that one does not stop the others.
+
+        Returns:
+            What went wrong with one of them, whose minutes stay dirty.
+        """
+        try:
+            with self._asked() as known:  # anew: it sees what was committed before
+                self._revise(works, known)
+        except (Fenced, LakeError, StreamError):
+            raise
+        except Exception as error:  # noqa: BLE001 - raised when the others are done
+            by_symbol = [list(own) for _, own in groupby(works, attrgetter("symbol"))]
+            if len(by_symbol) == 1:
+                _log.exception("bars of %s", works[0].symbol)
+                return error
+            failed = [self._try(own) for own in by_symbol]
+            return next((one for one in failed if one is not None), None)
+        for work in works:
+            self._archive.looked_at(work.done)
+            if work.corrected_ns is not None:
+                self._seen_ns[work.symbol, work.day] = work.corrected_ns
+        return None
 
     @contextmanager
     def _asked(self) -> Iterator[Known]:
@@ -231,60 +261,74 @@ class Revisions:
 
     def _publish_redone(self) -> None:
         """Publish the roll-ups that are ready: those of the pass before."""
-        if self._redone.settled:
-            return
-        payloads = self._redone.payloads()
-        self._sink.put_items(list(derived_items(payloads)))
-        self._redone.published()
-        self._stats["rollups"] += sum(len(payload["rollups"]) for payload in payloads)
+        while spans := self._redone.due():
+            payloads = self._redone.payloads(spans)
+            self._sink.put_items(list(derived_items(payloads)))
+            self._redone.published(spans)
+            self._stats["rollups"] += sum(len(payload["rollups"]) for payload in payloads)
 
     def stats(self) -> dict[str, Any]:
         """Counters since this driver started, JSON types."""
         return dict(self._stats)
 
-    def _plan(self, dirty: Dirty, known: Known) -> Iterable[_Work]:
-        """What can be looked at now, by symbol."""
+    def _plan(self, dirty: Dirty, known: Known) -> Iterator[_Work]:
+        """What can be looked at now: day by day, the newest first, and by symbol.
+
+        What belongs to a symbol that is given up is no longer dirty at once.
+        """
         newest = known.newest(_since(dirty))
         after = known.after(dirty.after)
-        corrected = {
-            day: known.corrected([s for s, days in dirty.days.items() if day in days], day)
-            for day in {day for days in dirty.days.values() for day in days}
-        }
+        lasts: dict[str, int] = {}
+        minutes: dict[tuple[int, str], set[int]] = {}
+        ends: dict[tuple[int, str], set[int]] = {}  # by the day that is looked at last
         for symbol in sorted({*dirty.minutes, *dirty.days, *dirty.after}):
-            last = newest.get(symbol, -1)
+            last = lasts[symbol] = newest.get(symbol, -1)
             if self._given_up(symbol, last):
+                del lasts[symbol]
                 all_of_it = dirty.of(symbol)
                 self._stats["given_up"] += len(all_of_it)
                 self._archive.looked_at(all_of_it)
                 continue
-            minutes = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
-            ends: dict[int, set[int]] = {}  # by the day that is looked at last
+            closed = {m for m in dirty.minutes.get(symbol, ()) if m <= last}
             for end, following in after.get(symbol, {}).items():
                 if len(following) >= _FOLLOWING:  # else the last of them is still to come
-                    minutes.update(following[:_FOLLOWING])
-                    ends.setdefault(_day(following[0]), set()).add(end)
-            for day in sorted(dirty.days.get(symbol, ()), reverse=True):
-                seen_ns = self._seen_ns.get((symbol, day), 0)
-                found = corrected[day].get(symbol, {})
-                fresh = {m for m, at_ns in found.items() if at_ns > seen_ns}
-                now = {m for m in fresh if m <= last}
-                minutes -= now
-                done, corrected_ns = Dirty({symbol: now}), None
-                if now == fresh:
-                    done = Dirty({symbol: now}, {symbol: {day}})
-                    corrected_ns = max(found.values(), default=0)
-                yield _Work(symbol, day, tuple(sorted(now)), done, corrected_ns)
-            for day, some in groupby(sorted(minutes), _day):
-                for few in _batched(some, self._limit):  # a pass is bounded
+                    closed.update(following[:_FOLLOWING])
+                    ends.setdefault((_day(following[0]), symbol), set()).add(end)
+            for minute in closed:
+                minutes.setdefault((_day(minute), symbol), set()).add(minute)
+        days = {day for day, _ in (*minutes, *ends)}
+        for day in sorted(days.union(*dirty.days.values()), reverse=True):
+            corrected = [symbol for symbol in lasts if day in dirty.days.get(symbol, ())]
+            found = known.corrected(corrected, day) if corrected else {}
+            for symbol, last in lasts.items():
+                own = minutes.get((day, symbol), set())
+                if symbol in corrected:
+                    work = self._corrected(symbol, day, found.get(symbol, {}), last)
+                    own = own.difference(work.minutes)
+                    yield work
+                for few in _batched(sorted(own), self._limit):  # a pass is bounded
                     yield _Work(symbol, day, few, Dirty({symbol: set(few)}))
-            for day, those in ends.items():
-                yield _Work(symbol, day, (), Dirty(after={symbol: those}))
+                if those := ends.get((day, symbol)):
+                    yield _Work(symbol, day, (), Dirty(after={symbol: those}))
+
+    def _corrected(self, symbol: str, day: int, found: Mapping[int, int], last: int) -> _Work:
+        """The minutes of a day that were corrected since they were looked at, as far as closed."""
+        seen_ns = self._seen_ns.get((symbol, day), 0)
+        fresh = {m for m, at_ns in found.items() if at_ns > seen_ns}
+        now = {m for m in fresh if m <= last}
+        done = Dirty({symbol: now})
+        if later := fresh - now:
+            corrected_ns = min(found[m] for m in later) - 1
+        else:
+            done = Dirty({symbol: now}, {symbol: {day}})
+            corrected_ns = max(found.values(), default=0)
+        return _Work(symbol, day, tuple(sorted(now)), done, corrected_ns)
 
     def _together(self, works: Iterable[_Work]) -> Iterator[list[_Work]]:
-        """Those of a trading day, no more than a pass may do; the newest day first."""
+        """Those of a trading day, about as many minutes as a pass may do."""
         together: list[_Work] = []
         minutes, symbols = 0, set[str]()
-        for work in sorted(works, key=lambda work: -work.day):  # else in the order that they came
+        for work in works:
             minutes += len(work.minutes)
             symbols.add(work.symbol)
             other_day = bool(together) and together[0].day != work.day

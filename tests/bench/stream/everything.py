@@ -34,7 +34,7 @@ TARGET = 8000
 
 def everything(say: Say) -> list[Row]:
     """Exchange, producer, Kinesis, both queries, serving: all of it on this machine."""
-    minutes = int((SETTLE_S + WARM_S + MEASURE_S + RESTART_S + 60) * SPEED / 60)
+    minutes = int((SETTLE_S + WARM_S + MEASURE_S + RESTART_S + 120) * SPEED / 60)
     with tempfile.TemporaryDirectory(prefix="raytape-bench-") as folder:
         chosen = {**FAST, "archive_trigger_s": 10, "speed": SPEED, "max_minutes": minutes}
         per_minute = int(RATE * 60 / SPEED / SYMBOLS)
@@ -52,12 +52,13 @@ def sustained(running: Running, say: Say) -> list[Row]:
     listener.recording = True
     before = next_batch(running)
     time.sleep(MEASURE_S)
+    underway = counters(running)
     after = next_batch(running)
     listener.recording = False
     took = after["at"] - before["at"]
     rates = {name: (after[name] - before[name]) / took for name in ("received", "acked", "stored")}
     listener.stop()
-    waiting = after["received"] - after["stored"]
+    waiting = underway["received"] - underway["stored"]
     return [
         Row("everything running, into the producer", rates["received"], "msg/s", TARGET, True),
         Row("everything running, into Kinesis", rates["acked"], "msg/s", TARGET, True),

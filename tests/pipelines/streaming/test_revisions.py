@@ -24,8 +24,9 @@ from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.known import Known
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.parts import Part
-from pipelines.streaming.redone import REDONE
+from pipelines.streaming.redone import REDONE, Redone
 from pipelines.streaming.reduce import add, parts_of
+from pipelines.streaming.remade import Remake
 from pipelines.streaming.revisions import Revisions
 from pipelines.streaming.signals import payload_of
 from pipelines.streaming.warmup import Warmup
@@ -361,6 +362,38 @@ def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_befor
     assert len(market.archive.dirty()) == 0
 
 
+def test_symbol_whose_bars_cannot_be_made_anew_does_not_stop_the_others(market, monkeypatch):
+    for symbol in ("KO", "SPY"):
+        market.send(market.trade(0, 5, 101.0) | {"S": symbol})
+        market.send(market.bar(0, [101.0]) | {"S": symbol})
+    for symbol in ("KO", "SPY"):
+        market.send(market.bar(0, [105.0], T="u") | {"S": symbol})
+    walk = Remake.walk
+
+    def walk_or_fail(self: Remake, symbol: str, *args: Any) -> Any:
+        if symbol == "KO":
+            raise KeyError("the history of KO")
+        return walk(self, symbol, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remake, "walk", walk_or_fail)
+        with pytest.raises(KeyError, match="KO"):
+            market.revisions.run()
+    assert market.closes() == [101.0, 101.0, 105.0]
+    assert market.archive.dirty().minutes.keys() == {"KO"}
+    assert market.revisions.run() == 1
+    assert market.closes() == [101.0, 101.0, 105.0, 105.0]
+
+
+def test_pass_is_followed_by_a_rest_unless_it_left_something(market):
+    market.revisions._limit = 2
+    market.minutes(*[101.0] * 3)
+    market.send(*(market.bar(minute, [102.0], T="u") for minute in range(3)))
+    assert (market.revisions.run(), market.revisions.rest_s) == (2, 0.0)
+    assert market.revisions.run() == 1
+    assert 0 < market.revisions.rest_s <= 30
+
+
 def test_older_driver_is_fenced(market):
     market.minute(0, 101.0)
     market.send(market.bar(0, [105.0], T="u"))
@@ -420,6 +453,23 @@ def test_roll_ups_that_hold_a_revised_minute_are_published_anew_once_they_are_ov
     assert {w: (i["revision"], i["data"]["high"]) for w, i in found.items()} == {
         "5m": (REDONE + 2, 104.0), "15m": (REDONE + 2, 106.0),
     }  # fmt: skip
+
+
+def test_roll_ups_of_days_far_apart_are_made_day_by_day(market):
+    market.minutes(*[100.0] * 6)
+    redone = Redone(LakeQuery(market.uri))
+    minute = OPEN_NS // MINUTE_NS
+    for symbol, day in (("OLD", -100), ("AAPL", 0), ("SPY", 0)):
+        redone.touch(symbol, [minute + day * 1440])
+    redone.look(dict.fromkeys(("OLD", "AAPL", "SPY"), minute + 5000))
+    groups = []
+    while spans := redone.due():
+        groups.append(sorted({span.symbol for span in spans}))
+        found = redone.payloads(spans)
+        assert [payload["symbol"] for payload in found] == ["SPY"] * (len(groups) == 1)
+        redone.published(spans)
+    assert (groups[0], groups[-1]) == (["AAPL", "SPY"], ["OLD"])
+    assert redone.settled
 
 
 def test_roll_ups_that_were_due_are_published_after_a_restart_with_the_same_ids(market):
