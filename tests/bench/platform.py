@@ -1,7 +1,8 @@
 """The suite ``platform``: the running platform under load, measured from outside.
 
 One platform of its own on the stand-ins, 20 symbols at nearly ten times real time, with as many
-ticks as make the wanted rate. Latencies are wall-clock differences between stamps of the same machine.
+ticks as make the wanted rate. Latencies are wall-clock differences between stamps of the same
+machine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tests.running import FAST, Running, platform, until
 
 SYMBOLS = 20
 SPEED = 9.7
-"""Not 10: a minute of 6 s is twelve triggers of the query, and all bars would come in step with it."""
+"""Not 10: a minute of 6 s is twelve triggers of the query, and all bars would come in step."""
 SETTLE_S, WARM_S = 90.0, 60.0
 """Longest time that the queries may need until they keep up, after a start on busy cores; and how
 long they run then before anything is measured, for their JVMs still compile."""
