@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -61,6 +61,7 @@ _RECENT_BARS = """
     ORDER BY b.symbol, b.event_time_ns
 """
 _FAR_NS = 2**62
+_FIRST_DAY = "1970-01-01"
 _NEAR_NS = 10 * DAY_NS
 """The days in which bars are looked for first: they hold a window of most symbols, however much
 history the lake has."""
@@ -131,11 +132,10 @@ class LakeQuery:
             LakeError: The SQL is wrong, asks for a table that does not exist or for anything
                 outside the lake, runs too long, or the lake cannot be read (as of then).
         """
-        session = self._session if as_of is None else None
-        mine = session is None
+        held = self._session if as_of is None else None
         try:
-            session = session or _Session(self, as_of)
-            return session.sql(query, parameters)
+            with nullcontext(held) if held else closing(_Session(self, as_of)) as session:
+                return session.sql(query, parameters)
         except duckdb.InterruptException as error:
             raise LakeError(f"the query took longer than {self._timeout_s:g} s") from error
         except duckdb.Error as error:
@@ -146,9 +146,6 @@ class LakeQuery:
             if as_of is not None:
                 raise LakeError(f"{_GONE} {as_of}: {error}") from error
             raise LakeError(f"the lake at {self.uri} cannot be read: {error}") from error
-        finally:
-            if mine and session is not None:
-                session.close()
 
     @contextmanager
     def held(self) -> Iterator[LakeQuery]:
@@ -158,11 +155,8 @@ class LakeQuery:
         takes longer than a small query.
         """
         lake = copy.copy(self)
-        lake._session = session = _Session(self)
-        try:
+        with closing(_Session(self)) as lake._session:
             yield lake
-        finally:
-            session.close()
 
     def dataset(self, name: str, *, as_of: AsOf | None = None) -> ds.Dataset:
         """The newest snapshot of a table; empty, with its columns, if nothing was written yet.
@@ -202,8 +196,9 @@ class LakeQuery:
         Raises:
             LakeError: The lake cannot be read.
         """
-        at_ns = _FAR_NS if before_ns is None else before_ns
-        return self.recent_bars_of({symbol: at_ns}, limit=limit)[symbol]
+        if before_ns is None:
+            return self._recent_bars({symbol: _FAR_NS}, limit, _FIRST_DAY)[symbol]
+        return self.recent_bars_of({symbol: before_ns}, limit=limit)[symbol]
 
     def recent_bars_of(
         self, before_ns: Mapping[str, int], *, limit: int
@@ -211,28 +206,23 @@ class LakeQuery:
         """The same of several symbols, with one query for all.
 
         Args:
-            before_ns: Of each symbol, before which market time.
+            before_ns: Of each symbol, before which market time; at least one.
             limit: At most so many of each.
 
         Raises:
             LakeError: The lake cannot be read.
         """
-        near_ns = min(before_ns.values(), default=_FAR_NS) - _NEAR_NS
-        near = format_time_ns(max(0, near_ns))[:10]
-        if near_ns >= _FAR_NS - _NEAR_NS:  # whenever that was
-            return self._recent_bars(before_ns, limit, "1970-01-01")
+        near = format_time_ns(max(0, min(before_ns.values()) - _NEAR_NS))[:10]
         found = self._recent_bars(before_ns, limit, near)
         few = {s: at_ns for s, at_ns in before_ns.items() if len(found[s]) < limit}
         if few and self._begins_before(near):  # of a symbol that is seldom traded
-            found |= self._recent_bars(few, limit, "1970-01-01")
+            found |= self._recent_bars(few, limit, _FIRST_DAY)
         return found
 
     def _recent_bars(
         self, before_ns: Mapping[str, int], limit: int, first_day: str
     ) -> dict[str, list[dict[str, Any]]]:
         found: dict[str, list[dict[str, Any]]] = {symbol: [] for symbol in before_ns}
-        if not found:
-            return found
         last_ns = [at_ns - MINUTE_NS for at_ns in before_ns.values()]
         about = {
             "symbols": list(before_ns), "last_ns": last_ns, "limit": limit, "first_day": first_day,

@@ -28,7 +28,7 @@ _WANTED = "(SELECT unnest($of) AS symbol, unnest($minutes) AS minute) w"
 
 # The time of each symbol, from its first minute to its last.
 _SPANS = (
-    "(SELECT unnest($of_span) AS symbol, unnest($begins) AS begin_ns, unnest($ends) AS end_ns) s"
+    "(SELECT unnest($symbols) AS symbol, unnest($begins) AS begin_ns, unnest($ends) AS end_ns) s"
 )
 
 _NEWEST = """
@@ -178,9 +178,11 @@ class Known:
     def corrected(self, symbols: Iterable[str], day: int) -> dict[str, dict[int, int]]:
         """Minutes of a trading day with a corrected trade, and when the last one was received."""
         begin_ns = day * DAY_NS + MARKET_DAY_BEGINS_NS
-        about = _span(symbols, begin_ns, begin_ns + DAY_NS) | {"market_day": day}
+        return self._corrected(_span(symbols, begin_ns, begin_ns + DAY_NS), day)
+
+    def _corrected(self, about: Mapping[str, Any], day: int) -> dict[str, dict[int, int]]:
         found: dict[str, dict[int, int]] = {}
-        for row in self._rows(_CORRECTED, about):
+        for row in self._rows(_CORRECTED, {**about, "market_day": day}):
             found.setdefault(row["symbol"], {})[row["minute"]] = row["at_ns"]
         return found
 
@@ -190,20 +192,17 @@ class Known:
         Args:
             wanted: Of each symbol those that are asked for, ascending; at least one.
         """
-        spans = {symbol: _bounds(minutes) for symbol, minutes in wanted.items()}
-        first_ns, end_ns = _around(spans)
-        among = _span(wanted, first_ns, end_ns) | _pairs(wanted, spans)
-        vendor = self._by_symbol(_VENDOR, among)
-        for symbol, rows in self._by_symbol(_UPDATED, among).items():
+        about = _about(wanted)
+        vendor = self._by_symbol(_VENDOR, about)
+        for symbol, rows in self._by_symbol(_UPDATED, about).items():
             vendor.setdefault(symbol, []).extend(map(_updated, rows))
-        trades = self._by_symbol(_TRADES, among)
-        features = self._by_symbol(_FEATURES, among)
-        gaps = self._by_symbol(_GAPS, among)
-        corrected = self.corrected(wanted, market_day(first_ns))
-        before = self._lake.recent_bars_of(
-            {symbol: begin_ns for symbol, (begin_ns, _) in spans.items()}, limit=self._window
-        )
-        between = self._by_symbol(_BARS, among)
+        trades = self._by_symbol(_TRADES, about)
+        features = self._by_symbol(_FEATURES, about)
+        gaps = self._by_symbol(_GAPS, about)
+        corrected = self._corrected(about, market_day(about["from_ns"]))
+        begins = dict(zip(about["symbols"], about["begins"], strict=True))
+        before = self._lake.recent_bars_of(begins, limit=self._window)
+        between = self._by_symbol(_BARS, about)
         return {
             symbol: Minutes(
                 wanted=wanted[symbol],
@@ -226,10 +225,8 @@ class Known:
         """
         if not wanted:
             return {}
-        spans = {symbol: _bounds(minutes) for symbol, minutes in wanted.items()}
-        first_ns, end_ns = _around(spans)
-        among = _span(wanted, first_ns - MAX_IN_FORCE_NS, end_ns) | _pairs(wanted, spans)
-        quotes = self._by_symbol(_QUOTES, among | {"in_force": MAX_IN_FORCE_NS})
+        about = _about(wanted, back_ns=MAX_IN_FORCE_NS) | {"in_force": MAX_IN_FORCE_NS}
+        quotes = self._by_symbol(_QUOTES, about)
         return {s: _spreads(quotes.get(s, ()), minutes) for s, minutes in wanted.items()}
 
     def _by_symbol(
@@ -284,25 +281,15 @@ def _minute(row: Row) -> int:
     return minute
 
 
-def _bounds(minutes: Sequence[int]) -> Interval:
-    return minutes[0] * MINUTE_NS, (minutes[-1] + 1) * MINUTE_NS
-
-
-def _around(spans: Mapping[str, Interval]) -> Interval:
-    return min(begin for begin, _ in spans.values()), max(end for _, end in spans.values())
-
-
-def _pairs(
-    wanted: Mapping[str, Sequence[int]], spans: Mapping[str, Interval]
-) -> dict[str, list[Any]]:
-    """Parameters of the symbols and minutes that are asked for, and of the time of each."""
-    pairs = [(symbol, minute) for symbol, minutes in wanted.items() for minute in minutes]
-    return {
-        "of": [symbol for symbol, _ in pairs],
-        "minutes": [minute for _, minute in pairs],
-        "of_span": list(spans),
-        "begins": [begin_ns for begin_ns, _ in spans.values()],
-        "ends": [end_ns for _, end_ns in spans.values()],
+def _about(wanted: Mapping[str, Sequence[int]], *, back_ns: int = 0) -> dict[str, Any]:
+    """Parameters of the minutes that are asked for, of the time of each symbol, and of all."""
+    begins = [minutes[0] * MINUTE_NS for minutes in wanted.values()]
+    ends = [(minutes[-1] + 1) * MINUTE_NS for minutes in wanted.values()]
+    return _span(wanted, min(begins) - back_ns, max(ends)) | {
+        "of": [symbol for symbol, minutes in wanted.items() for _ in minutes],
+        "minutes": [minute for minutes in wanted.values() for minute in minutes],
+        "begins": begins,
+        "ends": ends,
     }
 
 

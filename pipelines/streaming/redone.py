@@ -24,7 +24,8 @@ from pipelines.streaming.remade import bar_of_row
 REDONE: Final = 1_000_000
 """Revisions of roll-ups that were made anew begin above it."""
 
-_SYMBOLS: Final = 50
+SYMBOLS: Final = 50
+"""Symbols that are made anew together: of each up to a session of bars is held in memory."""
 
 _REVISED: Final = """
     SELECT symbol, event_time_ns // $minute AS minute FROM features f
@@ -108,7 +109,7 @@ class Redone:
         """Some of what is ready: of one trading day and a bounded number of symbols."""
         day = max((market_day(span.start_ns) for span in self._ready), default=None)
         spans = {span for span in self._ready if market_day(span.start_ns) == day}
-        symbols = set(sorted({span.symbol for span in spans})[:_SYMBOLS])
+        symbols = set(sorted({span.symbol for span in spans})[:SYMBOLS])
         return {span for span in spans if span.symbol in symbols}
 
     def payloads(self, spans: Set[Span]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
@@ -51,7 +51,7 @@ from pipelines.streaming.outbox import (
     items_of,
 )
 from pipelines.streaming.rebuild import Row, current_bar, same_bar, touches
-from pipelines.streaming.redone import Redone
+from pipelines.streaming.redone import SYMBOLS, Redone
 from pipelines.streaming.remade import DEEP, Remake, bar_of_row
 from pipelines.streaming.rows import derived_items
 from pipelines.streaming.warmup import StartLoader
@@ -60,8 +60,6 @@ QUERY: Final = "revisions"
 _FEATURES: Final = "features"
 _FOLLOWING: Final = GAPPED_BARS - 1
 """Bars after a gap whose features look back over it."""
-_SYMBOLS: Final = 50
-"""Symbols that are looked at together: of each up to a session of bars is held in memory."""
 _REST: Final = 4
 _LONGEST_REST_S: Final = 30.0
 _PUBLISH_AGAIN_NS: Final = DAY_NS
@@ -306,7 +304,9 @@ class Revisions:
                     work = self._corrected(symbol, day, found.get(symbol, {}), last)
                     own = own.difference(work.minutes)
                     yield work
-                for few in _batched(sorted(own), self._limit):  # a pass is bounded
+                rest = sorted(own)
+                for begin in range(0, len(rest), self._limit):  # a pass is bounded
+                    few = tuple(rest[begin : begin + self._limit])
                     yield _Work(symbol, day, few, Dirty({symbol: set(few)}))
                 if those := ends.get((day, symbol)):
                     yield _Work(symbol, day, (), Dirty(after={symbol: those}))
@@ -332,7 +332,7 @@ class Revisions:
             minutes += len(work.minutes)
             symbols.add(work.symbol)
             other_day = bool(together) and together[0].day != work.day
-            if other_day or (together and (minutes > self._limit or len(symbols) > _SYMBOLS)):
+            if other_day or (together and (minutes > self._limit or len(symbols) > SYMBOLS)):
                 yield together
                 together, minutes, symbols = [], len(work.minutes), {work.symbol}
             together.append(work)
@@ -499,12 +499,6 @@ def _since(dirty: Dirty) -> dict[str, int]:
         begin = (min(days) * DAY_NS + MARKET_DAY_BEGINS_NS) // MINUTE_NS
         firsts[symbol] = min(begin, firsts.get(symbol, begin))
     return firsts
-
-
-def _batched(numbers: Iterable[int], count: int) -> Iterator[tuple[int, ...]]:
-    numbers = iter(numbers)
-    while few := tuple(islice(numbers, count)):
-        yield few
 
 
 def _day(minute: int) -> int:

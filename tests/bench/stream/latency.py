@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from tests.bench.platform import SPEED, SYMBOLS
 from tests.bench.rows import Row, Samples, Say
 from tests.bench.stream.embedded import embedded
 from tests.bench.stream.load import Derived, Load, Moments, between
@@ -22,9 +23,6 @@ LATENCIES = "streaming-latencies.json"
 RATES = (500, 1000, 2000, 5000, 8000)
 AT = 5000
 """The rate at which there are targets, messages a second."""
-SYMBOLS, SPEED = 20, 9.7
-"""Not 10: a minute of 6 s is twelve triggers of the query, and all bars of a run would come at the
-same moment between two of them."""
 SETTLE_S, MEASURE_S, LONGEST_S = 6.0, 36.0, 60.0
 TARGETS = (("p50", 0.5, 1000.0), ("p95", 0.95, 2500.0))
 SIGNAL_TARGETS = (("p50", 0.5, 1200.0), ("p95", 0.95, 2500.0))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from pipelines.lake.query import LakeQuery
+from tests.bench.platform import SPEED, SYMBOLS
 from tests.bench.rows import Row, Say
 from tests.bench.stream.embedded import embedded
-from tests.bench.stream.latency import AT, SPEED, SYMBOLS, both_queries
+from tests.bench.stream.latency import AT, both_queries
 from tests.bench.stream.load import Load
 from tests.bench.stream.running import MASTERS, running
 from tests.bench.stream.tape import OPEN_NS, symbols_of

@@ -331,7 +331,7 @@ def test_pass_is_bounded_and_the_rest_is_left_for_the_next(market):
 def test_symbols_are_looked_at_together_each_with_its_own_minutes_and_bars_before(
     market, monkeypatch, symbols, last_batch
 ):
-    monkeypatch.setattr(revisions, "_SYMBOLS", symbols)
+    monkeypatch.setattr(revisions, "SYMBOLS", symbols)
 
     def of_ko(*messages: Message) -> list[Message]:
         return [m | {"S": "KO"} for m in messages]
