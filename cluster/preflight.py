@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -50,9 +51,9 @@ def parse_java_major(banner: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def check_python(version: tuple[int, int]) -> Check:
-    """Python must be 3.11 or 3.12."""
-    found = f"{version[0]}.{version[1]}"
+def check_python(version: tuple[int, int], *, optimized: bool = True) -> Check:
+    """Python must be 3.11 or 3.12; one built without optimization is slow, and this is told."""
+    found = f"{version[0]}.{version[1]}" + ("" if optimized else ", built without optimization")
     ok = (3, 11) <= version < (3, 13)
     return Check("Python 3.11 or 3.12", ok, found, "" if ok else "install Python 3.12")
 
@@ -113,7 +114,7 @@ def ports(settings: Settings) -> dict[str, int]:
 
 def machine(settings: Settings) -> Iterator[Check]:
     """Checks of what is installed, and of disk and memory."""
-    yield check_python(sys.version_info[:2])
+    yield check_python(sys.version_info[:2], optimized=_optimized())
     yield check_java(_output("java", "-version"))
     yield check_node(_output("node", "--version"))
     settings.var_dir.mkdir(parents=True, exist_ok=True)
@@ -127,6 +128,12 @@ def free_ports(settings: Settings) -> Iterator[Check]:
     for setting, port in ports(settings).items():
         used = processes.port_in_use(port, host=settings.host)
         yield check_port(port, setting=setting, owner=_owner(port) if used else None)
+
+
+def _optimized() -> bool:
+    """Whether this Python is a distribution's, or was built with profile-guided optimization."""
+    flags = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    return sys.base_prefix == "/usr" or "--enable-optimizations" in flags
 
 
 def _owner(port: int) -> str:

@@ -16,6 +16,12 @@ def test_python_outside_range_is_refused(version: tuple[int, int], ok: bool) -> 
     assert preflight.check_python(version).ok is ok
 
 
+def test_python_built_without_optimization_is_taken_and_told() -> None:
+    check = preflight.check_python((3, 11), optimized=False)
+    assert check.ok
+    assert "without optimization" in check.found
+
+
 @pytest.mark.parametrize(
     ("banner", "ok"),
     [
