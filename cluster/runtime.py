@@ -108,6 +108,7 @@ def start_head(settings: Settings, *, extra_env: Mapping[str, str]) -> processes
         f"--dashboard-host={settings.host}",
         f"--dashboard-port={settings.ray_dashboard_port}",
         "--dashboard-agent-listen-port=0",
+        "--include-log-monitor=false",  # every actor has a log file of its own
         f"--ray-client-server-port={processes.free_port()}",
         f"--metrics-export-port={settings.metrics_port}",
         f"--num-cpus={settings.ray_cpus}",
