@@ -83,7 +83,7 @@ def bucket_of(symbol: str) -> int:
 
 _SECONDS: dict[str, int] = {}
 _PREFIXES: dict[int, str] = {}
-_FRACTIONS = tuple(10 ** (9 - digits) for digits in range(10))
+_FRACTIONS: tuple[int, ...] = tuple(10 ** (9 - digits) for digits in range(10))
 """Nanoseconds of the last of so many decimals of a second."""
 
 

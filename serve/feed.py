@@ -21,6 +21,7 @@ from pipelines import codec, retry
 from pipelines.clock import MarketClock, wall_ns
 from pipelines.errors import MalformedFrame, RaytapeError
 from pipelines.events import format_time_ns
+from pipelines.ticks import decode_ticks
 from serve.config import FeedConfig
 from serve.memory import FeedMemory
 from serve.platform_state import PlatformState
@@ -274,6 +275,11 @@ class Feed:
             self._wake()
 
     def _on_record(self, data: bytes) -> None:
+        ticks = decode_ticks(data)
+        if ticks is not None:
+            with self._lock:
+                self._memory.apply_ticks(ticks)
+            return
         record = codec.decode_record(data)
         with self._lock:
             self._memory.apply_record(record)

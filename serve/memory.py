@@ -26,39 +26,18 @@ from pipelines.events import (
     parse_time_ns,
     reject_reason,
 )
+from pipelines.ticks import Heartbeat, Quote, TickRecord, Trade
 from serve.market import MarketTime
+from serve.symbol_memory import SymbolMemory, forming_data, keep, tick_data
 from serve.updates import MARKET, Update, UpdateLog
 
 MAX_MARKS = 10_000
 MAX_ITEM_IDS = 50_000
 MAX_SYMBOLS = 12_000
-MAX_STATS = 101
-"""Rows of statistics kept per symbol: a page as long as it is by default, and the row after it."""
 LATENCY_SAMPLES = 2_000
 _PASSED_ON = {"anomaly": "anomalies", "fill": "fills"}
 EARLY = 0.8
 """A conflated update may come this fraction of its interval early: polls are not exactly even."""
-
-
-class SymbolMemory:
-    """What is known of one symbol.
-
-    Args:
-        max_bars: Closed bars kept.
-        max_signals: Signals kept; also feature rows.
-    """
-
-    __slots__ = ("bars", "features", "forming", "quote", "signals", "stats", "touched", "trade")
-
-    def __init__(self, *, max_bars: int, max_signals: int) -> None:
-        self.trade: dict[str, Any] | None = None
-        self.quote: dict[str, Any] | None = None
-        self.forming: dict[str, Any] | None = None
-        self.bars: deque[dict[str, Any]] = deque(maxlen=max_bars)
-        self.features: deque[dict[str, Any]] = deque(maxlen=max_signals)
-        self.signals: deque[dict[str, Any]] = deque(maxlen=max_signals)
-        self.stats: deque[dict[str, Any]] = deque(maxlen=MAX_STATS)
-        self.touched: set[str] = set()
 
 
 class FeedMemory:
@@ -107,19 +86,11 @@ class FeedMemory:
 
     def apply_record(self, record: Record) -> None:
         """Fold one record of ``market-data``."""
-        if not self._fresh(record):
-            self.counts["duplicates"] += len(record.messages)
+        if not self._begin(record):
             return
-        if self.market.clock is None and record.sent_at_ns > self.market.anchor_wall_ns:
-            self.market = MarketTime(
-                rate=self.market.rate,
-                anchor_wall_ns=record.sent_at_ns,
-                anchor_market_ns=record.market_ns,
-            )
-        self.counts["records"] += 1
         for message in record.messages:
             kind = message.get("T") if isinstance(message, dict) else None
-            if kind not in MARKET_TYPES:
+            if type(kind) is not str or kind not in MARKET_TYPES:
                 continue
             self.counts["messages"] += 1
             if message.get("bf"):  # of a time that is over: nothing newest is in it
@@ -133,6 +104,43 @@ class FeedMemory:
             memory = self.symbol(message["S"])
             if memory is not None:
                 fold(memory, message)
+
+    def apply_ticks(self, record: TickRecord) -> None:
+        """Fold one record that holds nothing but ticks; of quotes only the newest counts."""
+        if not self._begin(record):
+            return
+        quotes: dict[str, Quote] = {}
+        for tick in record.messages:
+            if isinstance(tick, Heartbeat):
+                continue
+            self.counts["messages"] += 1
+            try:
+                ns = parse_time_ns(tick.t)
+            except (ValueError, OverflowError):
+                ns = -1
+            if not record.earliest_ns <= ns <= record.latest_ns:
+                self.counts["rejected"] += 1
+            elif isinstance(tick, Quote):
+                quotes[tick.S] = tick
+            elif (memory := self.symbol(tick.S)) is not None:
+                self._take_trade(memory, tick, ns)
+        for symbol, quote in quotes.items():
+            if (memory := self.symbol(symbol)) is not None:
+                self._take_quote(memory, quote)
+
+    def _begin(self, record: Record | TickRecord) -> bool:
+        """Whether a record is new; the first one tells the market time."""
+        if not self._fresh(record):
+            self.counts["duplicates"] += len(record.messages)
+            return False
+        if self.market.clock is None and record.sent_at_ns > self.market.anchor_wall_ns:
+            self.market = MarketTime(
+                rate=self.market.rate,
+                anchor_wall_ns=record.sent_at_ns,
+                anchor_market_ns=record.market_ns,
+            )
+        self.counts["records"] += 1
+        return True
 
     def apply_items(self, items: Iterable[Mapping[str, Any]]) -> None:
         """Fold items of ``market-signals``."""
@@ -161,14 +169,14 @@ class FeedMemory:
             elif kind == "bar":
                 self._close(memory, symbol, {"event_time": event_time, **data})
             elif kind == "features":
-                _keep(memory.features, {"event_time": event_time, **data})
+                keep(memory.features, {"event_time": event_time, **data})
                 self._emit("features", symbol, item["id"], event_time, data)
                 self._say_newest("features", symbol, memory.features, after=event_time)
             elif kind == "signal":
-                _keep(memory.signals, {"event_time": event_time, **data})
+                keep(memory.signals, {"event_time": event_time, **data})
                 self._emit("signals", symbol, item["id"], event_time, data)
             elif kind == "stats":
-                _keep(memory.stats, {"event_time": event_time, **data})
+                keep(memory.stats, {"event_time": event_time, **data})
                 self._emit("stats", symbol, event_time, event_time, data)
             elif kind in _PASSED_ON:
                 self._emit(_PASSED_ON[kind], symbol, item["id"], event_time, data)
@@ -212,7 +220,7 @@ class FeedMemory:
         """Closed bars, oldest first, and the forming one at the end."""
         rows = [{**bar, "forming": False} for bar in memory.bars]
         if memory.forming is not None:
-            rows.append(_forming(memory.forming))
+            rows.append(forming_data(memory.forming))
         return rows
 
     def flush(self, *, wall: int) -> bool:
@@ -234,7 +242,7 @@ class FeedMemory:
     def _log_newest(self, channel: str, symbol: str, memory: SymbolMemory, wall: int) -> None:
         if channel == "bars":
             if memory.forming is not None:
-                data = _forming(memory.forming)
+                data = forming_data(memory.forming)
                 self._emit("bars", symbol, data["event_time"], data["event_time"], data)
             return
         newest = memory.trade if channel == "trades" else memory.quote
@@ -242,7 +250,7 @@ class FeedMemory:
             received = newest["received_ns"]
             if received:
                 self.latency_ms.append((wall - received) / 1e6)
-            self._emit(channel, symbol, "", newest["event_time"], _tick(newest))
+            self._emit(channel, symbol, "", newest["event_time"], tick_data(newest))
 
     def _emit(
         self, channel: str, symbol: str, key: str, event_time: str, data: Mapping[str, Any]
@@ -252,7 +260,7 @@ class FeedMemory:
 
     # ---- folding
 
-    def _fresh(self, record: Record) -> bool:
+    def _fresh(self, record: Record | TickRecord) -> bool:
         key = (record.epoch, record.bucket)
         last = self._marks.get(key)
         if last is not None:
@@ -270,16 +278,20 @@ class FeedMemory:
         self._dirty[symbol] = memory
 
     def _trade(self, memory: SymbolMemory, m: Message) -> None:
-        symbol, price, size = m["S"], float(m["p"]), float(m["s"])
+        trade = Trade(m["S"], m["t"], float(m["p"]), float(m["s"]), x=m.get("x"), r=m.get("r"))
+        self._take_trade(memory, trade, parse_time_ns(m["t"]))
+
+    def _take_trade(self, memory: SymbolMemory, trade: Trade, ns: int) -> None:
+        symbol, price, size = trade.S, trade.p, trade.s
         memory.trade = {
             "price": price,
             "size": size,
-            "exchange": m.get("x"),
-            "event_time": m["t"],
-            "received_ns": m.get("r", 0),
+            "exchange": trade.x,
+            "event_time": trade.t,
+            "received_ns": trade.r or 0,
         }
         self._touch(symbol, memory, "trades")
-        start = parse_time_ns(m["t"]) // MINUTE_NS * MINUTE_NS
+        start = ns // MINUTE_NS * MINUTE_NS
         bar = memory.forming
         if bar is None or start > bar["start"]:
             if memory.bars and parse_time_ns(memory.bars[-1]["event_time"]) >= start:
@@ -299,15 +311,20 @@ class FeedMemory:
         self._touch(symbol, memory, "bars")
 
     def _quote(self, memory: SymbolMemory, m: Message) -> None:
+        bid, bid_size, ask, ask_size = (float(m[key]) for key in ("bp", "bs", "ap", "as"))
+        quote = Quote(m["S"], m["t"], bid, bid_size, ask, ask_size, r=m.get("r"))
+        self._take_quote(memory, quote)
+
+    def _take_quote(self, memory: SymbolMemory, quote: Quote) -> None:
         memory.quote = {
-            "bid": float(m["bp"]),
-            "ask": float(m["ap"]),
-            "bid_size": float(m["bs"]),
-            "ask_size": float(m["as"]),
-            "event_time": m["t"],
-            "received_ns": m.get("r", 0),
+            "bid": quote.bp,
+            "ask": quote.ap,
+            "bid_size": quote.bs,
+            "ask_size": quote.ask_size,
+            "event_time": quote.t,
+            "received_ns": quote.r or 0,
         }
-        self._touch(m["S"], memory, "quotes")
+        self._touch(quote.S, memory, "quotes")
 
     def _bar(self, memory: SymbolMemory, m: Message) -> None:
         start = parse_time_ns(m["t"]) // MINUTE_NS * MINUTE_NS
@@ -329,7 +346,7 @@ class FeedMemory:
         if memory.forming is not None and memory.forming["start"] <= start:
             memory.forming = None
             memory.touched.discard("bars")
-        if not _keep(memory.bars, bar):
+        if not keep(memory.bars, bar):
             return
         data = {**bar, "forming": False, "window": "1m"}
         self._emit("bars", symbol, bar["event_time"], bar["event_time"], data)
@@ -348,53 +365,3 @@ class FeedMemory:
             at = newest["event_time"]
             data = {k: v for k, v in newest.items() if channel == "bars" or k != "event_time"}
             self._emit(channel, symbol, at if channel == "bars" else "newest", at, data | shown)
-
-
-def _keep(rows: deque[dict[str, Any]], row: dict[str, Any]) -> bool:
-    """Put a row where its time belongs; whether it says anything new.
-
-    A row of the same time replaces the one before it, except that a bar made from trades never
-    replaces the vendor's.
-    """
-    time = parse_time_ns(row["event_time"])
-    at = len(rows)
-    while at and parse_time_ns(rows[at - 1]["event_time"]) > time:
-        at -= 1
-    if at and parse_time_ns(rows[at - 1]["event_time"]) == time:
-        old = rows[at - 1]
-        if old == row or (old.get("source") == "vendor" and row.get("source") == "trades"):
-            return False
-        rows[at - 1] = row
-        return True
-    if at == len(rows):
-        rows.append(row)
-    elif len(rows) < (rows.maxlen or at):
-        rows.insert(at, row)
-    elif at:
-        rows.popleft()
-        rows.insert(at - 1, row)
-    return True
-
-
-def _tick(newest: Mapping[str, Any]) -> dict[str, Any]:
-    data = {k: v for k, v in newest.items() if k not in ("event_time", "received_ns")}
-    received = newest["received_ns"]
-    data["received_at"] = format_time_ns(received) if received else None
-    return data
-
-
-def _forming(bar: Mapping[str, Any]) -> dict[str, Any]:
-    volume = bar["volume"]
-    return {
-        "event_time": format_time_ns(bar["start"]),
-        "open": bar["open"],
-        "high": bar["high"],
-        "low": bar["low"],
-        "close": bar["close"],
-        "volume": volume,
-        "trade_count": bar["trade_count"],
-        "vwap": bar["notional"] / volume if volume else None,
-        "source": "trades",
-        "forming": True,
-        "window": "1m",
-    }

@@ -45,6 +45,7 @@ CONFINED: dict[str, set[str]] = {
     "river": {"pipelines.streaming.outliers"},
     "pyspark": {"pipelines.streaming", "pipelines.kinesis.source"},
     "aiohttp": {"pipelines.exchange"},
+    "msgspec": {"pipelines.ticks"},
     "boto3": {"pipelines.kinesis", "cluster.local_aws", "cluster.aws"},
     "torch": {"rl"},
     "gymnasium": {"rl"},

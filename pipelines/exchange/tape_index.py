@@ -133,7 +133,7 @@ def _tick(message: Message) -> Tick | None:
     if not channel or not symbol:
         return None
     try:
-        ns = time if type(time) is int else parse_time_ns(time)
+        ns = time if type(time) is int else parse_time_ns(time or "")
     except (TypeError, ValueError, AttributeError, OverflowError):
         return None
     return Tick(channel, symbol, ns, message)

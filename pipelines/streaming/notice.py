@@ -78,9 +78,9 @@ class Notice:
         symbol, known = message["S"], self.closed.get(message["S"], 0)
         if kind in (CORRECTION, CANCEL):
             self.dirty.day(symbol, ns)
-        elif kind == UPDATED_BAR or "bf" in message or ns < max(known, settled_ns):
+        elif kind == UPDATED_BAR or message.get("bf") or ns < max(known, settled_ns):
             self.dirty.minute(symbol, ns)
-        if kind == BAR and "bf" not in message:
+        if kind == BAR and not message.get("bf"):
             end = ns + MINUTE_NS
             # Not one that comes late; but a market may begin anew.
             if end > known or (end < known - REWIND_NS and ns >= settled_ns):

@@ -40,6 +40,8 @@ from pipelines.lake.archive_state import Marks
 from pipelines.lake.tables import TABLES
 from pipelines.streaming.columns import HOME, Records, Rows, build, payload, to_time
 from pipelines.streaming.notice import Notice
+from pipelines.streaming.tick_rows import TickRows
+from pipelines.ticks import Heartbeat, TickRecord, decode_ticks
 
 _EPOCH_DAY = date(1970, 1, 1)
 _CHUNK = 8192
@@ -117,7 +119,7 @@ class Parser:
 
     Args:
         marks: Last ``bseq`` seen of each epoch and bucket before this batch.
-        notice: What is known of bars that are over.
+        notice: What is known of bars that are over; it has seen all once the rows were taken.
     """
 
     def __init__(self, marks: Marks, notice: Notice | None = None) -> None:
@@ -131,6 +133,7 @@ class Parser:
 
     def _clear(self) -> None:
         self._kinds: dict[str, Rows] = {kind: Rows() for kind in (*HOME, "events")}
+        self._ticks = TickRows()
         self._gaps = Rows()
         self._quarantine = _Quarantine()
         self._records = Records([None], [None], [None], [None])
@@ -140,6 +143,10 @@ class Parser:
     def add(self, data: bytes, *, arrival_ns: int) -> None:
         """Take one Kinesis record that arrived at a wall time."""
         self.counts.records += 1
+        ticks = decode_ticks(data)
+        if ticks is not None:
+            self._add_ticks(ticks, data)
+            return
         try:
             record = decode_record(data)
         except MalformedFrame as error:
@@ -152,7 +159,29 @@ class Parser:
                 for m in record.messages
             )
             return
-        number = len(self._market_ns)
+        self._check_ticks()
+        self._sort_in(record, self._number(record), self._settled_ns(record))
+        self._chunk()
+
+    def _add_ticks(self, record: TickRecord, data: bytes) -> None:
+        if self._seen(record):
+            self.counts.duplicates += sum(not isinstance(m, Heartbeat) for m in record.messages)
+            return
+        settled_ns = self._settled_ns(record)
+        self._ticks.add(record, self._number(record), data, settled_ns=settled_ns)
+        self._chunk()
+
+    def _check_ticks(self) -> None:
+        """Judge the ticks that came; those of which one is not as it should be go one by one."""
+        for number, (data, settled_ns) in self._ticks.check(self.notice).items():
+            self._sort_in(decode_record(data), number, settled_ns)
+
+    def _settled_ns(self, record: Record | TickRecord) -> int:
+        market_ns, sent_at_ns = record.market_ns, record.sent_at_ns
+        return self.notice.settled_ns(market_ns=market_ns, sent_at_ns=sent_at_ns)
+
+    def _number(self, record: Record | TickRecord) -> int:
+        """Remember a record that is taken; its number in the chunk."""
         self._market_ns.append(record.market_ns)
         self._records.epoch.append(record.epoch)
         self._records.bucket.append(record.bucket)
@@ -160,18 +189,16 @@ class Parser:
         self._records.sent_at_ns.append(record.sent_at_ns)
         self.rows += len(record.messages)
         self._pending += len(record.messages)
-        self._sort_in(record, number)
+        return len(self._market_ns) - 1
+
+    def _chunk(self) -> None:
         if self._pending >= _CHUNK:
             self._to_columns()
 
-    def _sort_in(self, record: Record, number: int) -> None:
+    def _sort_in(self, record: Record, number: int, settled_ns: int) -> None:
         kinds = self._kinds
         events = kinds["events"]
-        notice, market_ns = self.notice, record.market_ns
-        closed, settled_ns = (
-            notice.closed,
-            notice.settled_ns(market_ns=market_ns, sent_at_ns=record.sent_at_ns),
-        )
+        notice, closed, market_ns = self.notice, self.notice.closed, record.market_ns
         for position, message in enumerate(record.messages):
             if not isinstance(message, dict):
                 self._reject({"value": message}, "not_an_object", number, position)
@@ -184,7 +211,7 @@ class Parser:
                 ns = parse_time_ns(message["t"] if "t" in message else message["updated_at"])
                 rows.times.append(ns)
                 if kind == TRADE:
-                    if ns < settled_ns or ns < closed.get(message["S"], 0) or "bf" in message:
+                    if ns < settled_ns or ns < closed.get(message["S"], 0) or message.get("bf"):
                         notice.dirty.minute(message["S"], ns)
                 elif kind in _REVISING:
                     notice.other(kind, message, ns, settled_ns=settled_ns)
@@ -218,7 +245,9 @@ class Parser:
         return {name: pa.concat_tables(parts) for name, parts in done.items()}
 
     def _to_columns(self) -> None:
-        made = []
+        self._check_ticks()
+        made = list(self._ticks.tables(self._records))
+        self.counts.stored += sum(table.num_rows for _, table in made)
         for kind, rows in self._kinds.items():
             if rows.messages:
                 built = build(kind, rows, self._records, reject=self._reject)
@@ -247,7 +276,7 @@ class Parser:
             out.setdefault(epoch, {})[bucket] = merged
         return out
 
-    def _seen(self, record: Record) -> bool:
+    def _seen(self, record: Record | TickRecord) -> bool:
         """Whether a record was seen before, in this batch or in one before; remembers it if not."""
         bseq = record.bseq
         if bseq <= self._marks.get(record.epoch, {}).get(record.bucket, 0):

@@ -8,7 +8,7 @@ its time is over, bars are closed on what was known then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import orjson
@@ -29,7 +29,9 @@ from pipelines.events import (
     parse_time_ns,
     reject_reason,
 )
+from pipelines.streaming.columns import times_of
 from pipelines.streaming.parts import Part, op_of_trade
+from pipelines.ticks import Heartbeat, Quote, TickRecord, decode_ticks
 from pipelines.workers import settle
 
 REDUCED_SCHEMA: Final = "group int, symbol string, first_ns long, parts binary"
@@ -79,9 +81,16 @@ def reduce_live(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _reduce(batches: Iterable[pa.RecordBatch], *, live: bool) -> Iterator[pa.RecordBatch]:
     rows: dict[str, list[Any]] = {}
     for batch in batches:
-        for data in batch.column("data").to_pylist():
+        data = batch.column("data").to_pylist()
+        records = [decode_ticks(one) for one in data]
+        times = times_of([text for record in records if record for text in record.times()])
+        clock = iter(() if times is None else times.tolist())
+        for one, ticks in zip(data, records, strict=True):
+            if ticks is not None and times is not None:
+                add_ticks(ticks, clock, rows, live=live)
+                continue
             try:
-                record = decode_record(data)
+                record = decode_record(one)
             except MalformedFrame as error:
                 _log.debug("left to the archive: %s", error)
                 continue
@@ -97,6 +106,41 @@ def _reduce(batches: Iterable[pa.RecordBatch], *, live: bool) -> Iterator[pa.Rec
             schema=_ARROW,
         )
     settle("reduce")
+
+
+def add_ticks(
+    record: TickRecord, clock: Iterator[int], rows: dict[str, list[Any]], *, live: bool = False
+) -> None:
+    """Append what a record of ticks says about each of its symbols, as :func:`add` does.
+
+    Args:
+        record: The record.
+        clock: Gives the times of its trades and quotes, ns.
+        rows: As in :func:`add`.
+        live: Whether to say how long the messages took to arrive.
+    """
+    ops: dict[str, list[Any]] = {}
+    took: dict[str, tuple[int, float]] = {}
+    earliest, latest = record.earliest_ns, record.latest_ns
+    for tick in record.messages:
+        if isinstance(tick, Heartbeat):
+            for symbol in tick.symbols:
+                ops.setdefault(symbol, [])
+            continue
+        ns = next(clock)
+        if live and tick.r is not None:
+            count, total_ms = took.get(tick.S, (0, 0.0))
+            took[tick.S] = count + 1, total_ms + (tick.r - ns) / 1e6
+        if not earliest <= ns <= latest:
+            continue
+        done = ops.get(tick.S)
+        if done is None:
+            done = ops[tick.S] = []
+        if isinstance(tick, Quote):
+            done.append(["q", ns, tick.bp, tick.ap])
+        else:
+            done.append(op_of_trade(ns, tick.p, tick.s, tick.c or ()))
+    _append(record, ops, took, rows)
 
 
 def add(record: Record, rows: dict[str, list[Any]], *, live: bool = False) -> None:
@@ -119,10 +163,18 @@ def add(record: Record, rows: dict[str, list[Any]], *, live: bool = False) -> No
             symbol = message.get("S") if isinstance(message, dict) else None
             if type(symbol) is str:
                 ops.setdefault(symbol, []).append(["x"])
-    if live:
-        for symbol, (count, total_ms) in _latency(record).items():
-            if symbol in ops:
-                ops[symbol].append(["l", count, total_ms])
+    _append(record, ops, _latency(record) if live else {}, rows)
+
+
+def _append(
+    record: Record | TickRecord,
+    ops: Mapping[str, list[Any]],
+    took: Mapping[str, tuple[int, float]],
+    rows: dict[str, list[Any]],
+) -> None:
+    for symbol, (count, total_ms) in took.items():
+        if symbol in ops:
+            ops[symbol].append(["l", count, total_ms])
     for symbol, done in ops.items():
         rows.setdefault(symbol, []).append(
             [record.epoch, record.bseq, record.sent_at_ns, record.market_ns, done]

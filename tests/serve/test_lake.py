@@ -17,7 +17,7 @@ from serve.api.paging import page_of
 from serve.bars import bar_of_lake, read_gap_cursor, roll_up, write_gap_cursor
 from serve.lake import ServedLake
 from serve.listings import at_least, read_cursor, write_cursor
-from serve.memory import MAX_STATS
+from serve.symbol_memory import MAX_STATS
 
 T0 = parse_time_ns("2024-07-01T13:30:00Z")
 T0_DAY = date(2024, 7, 1)

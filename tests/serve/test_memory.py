@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import orjson
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.codec import decode_record
 from pipelines.events import item, parse_time_ns
+from pipelines.ticks import decode_ticks
 from serve.memory import FeedMemory
+from tests.pipelines.ticks import records
 from tests.serve.conftest import OPEN_NS, bar, features_item, minute, quote, record, trade
 
 WALL = 10**12
@@ -193,3 +196,26 @@ def test_revised_past_is_told_and_the_newest_after_it_so_that_nobody_decides_on_
     assert orjson.loads(told[-1].data) == orjson.loads(told[1].data)
     bars = [orjson.loads(u.data) for u in memory.log.all() if u.channel == "bars"]
     assert [(b["event_time"], b["close"]) for b in bars] == [(minute(0), 3.0), (minute(1), 2.0)]
+
+
+@settings(max_examples=200, deadline=None)
+@given(records())
+def test_records_of_ticks_are_folded_as_they_are_one_by_one(batch: list[bytes]) -> None:
+    one_by_one, together = FeedMemory(), FeedMemory()
+    for data in batch:
+        one_by_one.apply_record(decode_record(data))
+        if (ticks := decode_ticks(data)) is not None:
+            together.apply_ticks(ticks)
+        else:
+            together.apply_record(decode_record(data))
+    assert together.counts == one_by_one.counts
+    assert told(together) == told(one_by_one)
+
+
+def told(memory: FeedMemory) -> dict[str, list[bytes]]:
+    """The updates of each symbol and channel, in their order."""
+    memory.flush(wall=WALL)
+    found: dict[str, list[bytes]] = {}
+    for update in memory.log.all():
+        found.setdefault(f"{update.symbol}/{update.channel}", []).append(update.data)
+    return found

@@ -38,7 +38,9 @@ class Scene:
             made.messages,
         )  # fmt: skip
         notice = Notice(self._notice.closed, self._notice.ended)
-        Parser({}, notice).add(encode_record(record), arrival_ns=1)
+        parser = Parser({}, notice)
+        parser.add(encode_record(record), arrival_ns=1)
+        parser.take()
         self.dirty |= {minute - M0 for minute in notice.dirty.minutes.get("SPY", ())}
         self._notice = notice
         rows: dict[str, list[Any]] = {}

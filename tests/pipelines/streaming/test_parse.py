@@ -16,6 +16,8 @@ from pipelines.lake.archive_state import advance
 from pipelines.lake.tables import TABLES
 from pipelines.streaming.notice import Notice
 from pipelines.streaming.parse import ParsedBatch, Parser, parse_records
+from tests.pipelines.ticks import NOW_NS as TICKS_NS
+from tests.pipelines.ticks import SYMBOLS, records
 
 NOW_NS = 1_294_065_000_000_000_000
 _AT = "2011-01-03T14:30:00Z"
@@ -287,6 +289,7 @@ def dirty_after(*records: Record, closed: Any = None) -> Any:
     parser = Parser({}, notice)
     for record in records:
         parser.add(encode_record(record), arrival_ns=1)
+    parser.take()
     return notice.dirty.to_dict(), notice.closed
 
 
@@ -312,3 +315,34 @@ def test_what_revises_a_bar_makes_it_dirty(tape):
     for message in (correction(tape), cancel(tape)):
         dirty, _ = dirty_after(tape.record(message))
         assert dirty == {"minutes": {}, "days": {"SPY": [minute // 1440]}, "after": {}}
+
+
+def whole(batch: list[bytes], cut: int, closed: dict[str, int], *, ticks: bool) -> Any:
+    """Everything that two readers make of records, the second going on where the first ended."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not ticks:
+            patch.setattr("pipelines.streaming.parse.decode_ticks", lambda _: None)
+        notice = Notice(closed)
+        parser = Parser({}, notice)
+        rows: dict[str, list[Any]] = {}
+        for part in (batch[:cut], batch[cut:]):
+            for data in part:
+                parser.add(data, arrival_ns=1)
+            for name, table in parser.take().items():
+                assert table.schema == TABLES[name].schema
+                rows.setdefault(name, []).extend(table.to_pylist())
+        for found in rows.values():
+            found.sort(key=lambda row: (row["bseq"], row["position"]))
+        return rows, parser.counts, parser.accepted(), notice.dirty.to_dict(), notice.closed
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    batch=records(),
+    cut=st.integers(0, 6),
+    closed=st.dictionaries(
+        st.sampled_from(SYMBOLS), st.integers(0, 5).map(lambda n: TICKS_NS - n * MINUTE_NS)
+    ),
+)
+def test_records_of_ticks_become_what_they_become_one_by_one(batch, cut, closed):
+    assert whole(batch, cut, closed, ticks=True) == whole(batch, cut, closed, ticks=False)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from unittest.mock import Mock
 
+import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pipelines.events import GAP, HEARTBEAT, MINUTE_NS, Record, parse_time_ns
 from pipelines.streaming.bars import SymbolState
-from pipelines.streaming.parts import Start
-from pipelines.streaming.reduce import add, parts_of, reduce
+from pipelines.streaming.parts import Part, Start
+from pipelines.streaming.reduce import add, parts_of, reduce, reduce_live
+from tests.pipelines.ticks import records
 
 
-def _parts(batches):
+def _parts(batches, *, live=False):
     out = {}
-    for batch in reduce(batches):
+    for batch in (reduce_live if live else reduce)(batches):
         for row in batch.to_pylist():
             out.setdefault(row["symbol"], []).append((row["first_ns"], row["parts"]))
     return {symbol: parts_of(blobs) for symbol, blobs in out.items()}
@@ -101,7 +105,7 @@ def test_reduce_leaves_out_an_odd_message_and_keeps_the_rest(tape, rows_of, odd)
 def test_reduce_counts_a_message_that_breaks_the_code_and_goes_on(tape, rows_of, monkeypatch):
     broken = Mock(side_effect=[TypeError("unforeseen"), ["t", 1, 1.0, 1, True]])
     monkeypatch.setattr("pipelines.streaming.reduce._op", broken)
-    (part,) = _parts([rows_of([tape.record(tape.trade(), tape.trade())])])["SPY"]
+    (part,) = _parts([rows_of([tape.record(tape.bar(), tape.trade())])])["SPY"]
     assert [op[0] for op in part.ops] == ["x", "t"]
     state = SymbolState()
     state.fold([part], start_of=lambda _: Start())
@@ -126,3 +130,15 @@ def test_live_parts_say_how_long_trades_and_quotes_took_and_others_do_not():
     add(record, replayed)
     assert live["SPY"][0][-1][-1] == ["l", 2, 70.0]
     assert live["SPY"][0][-1][:-1] == replayed["SPY"][0][-1]
+
+
+@settings(max_examples=200, deadline=None)
+@given(batch=records(), live=st.booleans())
+def test_records_of_ticks_are_reduced_as_they_are_one_by_one(batch, live):
+    def reduced(*, ticks: bool) -> dict[str, list[Part]]:
+        with pytest.MonkeyPatch.context() as patch:
+            if not ticks:
+                patch.setattr("pipelines.streaming.reduce.decode_ticks", lambda _: None)
+            return _parts([pa.record_batch({"data": pa.array(batch, pa.binary())})], live=live)
+
+    assert reduced(ticks=True) == reduced(ticks=False)
