@@ -13,7 +13,7 @@ from pipelines.codec import decode_json_frame, decode_msgpack_frame
 from pipelines.events import Message
 
 EVERYTHING = {"trades": ["*"], "quotes": ["*"], "bars": ["*"]}
-ENDED = (ConnectionResetError, aiohttp.ClientError)
+ENDED = (ConnectionError, aiohttp.ClientError)  # while it waits to send, aiohttp says the former
 
 
 class Feed:
