@@ -150,22 +150,25 @@ class StreamingJob:
         return {
             "state": self._state,
             "error": self._error,
-            "archive": self._archive.stats() | {"lag": self._lag(ARCHIVE)},
+            "archive": self._archive.stats() | self._progress(ARCHIVE),
             "signals": (self._outbox.stats() if self._outbox else new_stats())
-            | {"lag": self._lag(SIGNALS)},
+            | self._progress(SIGNALS),
             "maintenance": self._maintenance.stats(),
             "revisions": self._revisions.stats() if self._revisions else None,
             **(self._watch.stats() if self._watch else {}),
         }
 
-    def _lag(self, name: str) -> dict[str, dict[str, int | None]]:
-        """How far a query is behind the tip of each shard, as its last progress says."""
+    def _progress(self, name: str) -> dict[str, Any]:
+        """What a query's last progress says: its lag behind each shard, and what took how long."""
         query = self._queries.get(name)
         try:
             progress = query.lastProgress if query is not None else None
         except Exception:  # noqa: BLE001 - Spark is going; check() says so, and why
             progress = None
-        return lag_of(json.loads(progress.json)) if progress is not None else {}
+        if progress is None:
+            return {"lag": {}, "durations_ms": {}}
+        said = json.loads(progress.json)
+        return {"lag": lag_of(said), "durations_ms": said.get("durationMs", {})}
 
     def drain(self, timeout_s: float) -> bool:
         """Process what has arrived, then run on.

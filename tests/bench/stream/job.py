@@ -106,6 +106,7 @@ def run(given: dict[str, Any], folder: Path) -> None:
                 "bars": stats["signals"]["bars"],
                 "signals_ms": stats["signals"]["last_batch_ms"],
                 "phases": stats["signals"]["last_phases_ms"],
+                "durations": stats["signals"]["durations_ms"],
                 "caught_up": _caught_up(stats["signals"]["lag"]),
             }
             if seen != last:
