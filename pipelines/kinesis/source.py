@@ -60,7 +60,7 @@ ARROW_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one task reads.
+    """What one task reads of one shard.
 
     Args:
         range: The records.
@@ -131,36 +131,45 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._driver.stop_at_now()
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
-        """One part per shard that has records between two offsets."""
+        """A task for each shard that has records between two offsets; one for all of a small batch.
+
+        What a task costs Spark is more than what it takes to hand on a few hundred records.
+        """
         parts = []
         for one in ranges(start, end):
             records = self._planner.at_hand(one) if self._planner else None
             rows = None if records is None else _to_arrow(self._options.name, records)
-            parts.append(InputPartition(Part(one, rows)))
-        return parts
+            parts.append(Part(one, rows))
+        if sum(_bytes_of(part) for part in parts) <= self._options.inline_bytes:
+            return [InputPartition(tuple(parts))] if parts else []
+        return [InputPartition((part,)) for part in parts]
 
     def read(self, partition: InputPartition) -> Iterator[pa.RecordBatch]:
-        """Exactly the records of a part.
+        """Exactly the records of a task's parts.
 
         Raises:
             DataLoss: Some of them are gone; the message names the range.
             StreamError: The service did not answer in time.
         """
-        options, part = self._options, partition.value
+        for part in partition.value:
+            yield from self._read(part)
+        settle("read")
+
+    def _read(self, part: Part) -> Iterator[pa.RecordBatch]:
+        options = self._options
         if part.rows is not None:
             yield part.rows
-        else:
-            for records in read_range(
-                client_of(options.kinesis, options.role),
-                options.stream,
-                part.range,
-                native_time=timestamps_work(options.kinesis),
-                fetch_size=options.fetch_size,
-                fail_on_data_loss=options.fail_on_data_loss,
-                timeout_s=options.retry_timeout_s,
-            ):
-                yield _to_arrow(options.name, records)
-        settle("read")
+            return
+        for records in read_range(
+            client_of(options.kinesis, options.role),
+            options.stream,
+            part.range,
+            native_time=timestamps_work(options.kinesis),
+            fetch_size=options.fetch_size,
+            fail_on_data_loss=options.fail_on_data_loss,
+            timeout_s=options.retry_timeout_s,
+        ):
+            yield _to_arrow(options.name, records)
 
     def stop(self) -> None:
         """End the driver's threads."""
@@ -204,6 +213,11 @@ def _pushed(client: Any, options: SourceOptions) -> OpenCursor | None:
         return None
     consumer = consumer_arn(client, options.stream, options.consumer)
     return lambda shard, place, latest: FanOutCursor(client, consumer, shard, place, latest=latest)
+
+
+def _bytes_of(part: Part) -> float:
+    """Bytes that travel with a task; what it has to read itself is more than any bound."""
+    return float("inf") if part.rows is None else part.rows.nbytes
 
 
 def _to_arrow(stream: str, records: Sequence[RawRecord]) -> pa.RecordBatch:

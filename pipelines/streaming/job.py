@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["StreamingConfig", "StreamingJob"]
 
 _POLL_S = 0.25
+_ASK_AGAIN_S = 0.2
 _BESIDE_ENDS_S = 5.0
 _LONGEST = 500
 _RAISED = re.compile(r"(?:(?:[a-z_]\w*\.)+([A-Z]\w+)|([A-Z]\w*(?:Error|Exception))): (.+)")
@@ -84,6 +85,7 @@ class StreamingJob:
         self._sinks: list[KinesisWriter] = []
         self._outbox: Outbox | None = None
         self._queries: dict[str, StreamingQuery] = {}
+        self._said: dict[str, tuple[float, dict[str, Any]]] = {}  # by query: when, and what
 
     def start(self) -> None:
         """Open the session, take the lake over from an older job, start the queries.
@@ -159,16 +161,22 @@ class StreamingJob:
         }
 
     def _progress(self, name: str) -> dict[str, Any]:
-        """What a query's last progress says: its lag behind each shard, and what took how long."""
+        """What a query's last progress says: its lag behind each shard, and what took how long.
+
+        Kept for a moment: to ask takes Spark some milliseconds.
+        """
+        at, said = self._said.get(name, (float("-inf"), {}))
+        if self._monotonic() - at < _ASK_AGAIN_S:
+            return said
         query = self._queries.get(name)
         try:
             progress = query.lastProgress if query is not None else None
         except Exception:  # noqa: BLE001 - Spark is going; check() says so, and why
             progress = None
-        if progress is None:
-            return {"lag": {}, "durations_ms": {}}
-        said = json.loads(progress.json)
-        return {"lag": lag_of(said), "durations_ms": said.get("durationMs", {})}
+        document = {} if progress is None else json.loads(progress.json)
+        said = {"lag": lag_of(document), "durations_ms": document.get("durationMs", {})}
+        self._said[name] = (self._monotonic(), said)
+        return said
 
     def drain(self, timeout_s: float) -> bool:
         """Process what has arrived, then run on.

@@ -1,7 +1,7 @@
 """Kinesis records to what the query ``signals`` needs of them: one row per symbol and batch.
 
-Runs on executors before the shuffle, so that a symbol's thousand quotes travel as one row. What
-the archive quarantines is left out here by the same rule. What was backfilled is only counted:
+Runs on executors where the records are read, so that a symbol's thousand quotes travel as one row.
+What the archive quarantines is left out here by the same rule. What was backfilled is only counted:
 its time is over, bars are closed on what was known then.
 """
 
@@ -68,17 +68,13 @@ def group_of(symbol: str) -> int:
     return bucket_of(symbol) % GROUPS
 
 
-def reduce(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Reduce one partition, whole shards in order (for ``mapInArrow``)."""
-    return _reduce(batches, live=False)
+def reduce(batches: Iterable[pa.RecordBatch], *, live: bool = False) -> Iterator[pa.RecordBatch]:
+    """Reduce one partition, whole shards in order.
 
-
-def reduce_live(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same where times are those of the wall clock: also how long messages took to arrive."""
-    return _reduce(batches, live=True)
-
-
-def _reduce(batches: Iterable[pa.RecordBatch], *, live: bool) -> Iterator[pa.RecordBatch]:
+    Args:
+        batches: Rows with a column ``data``.
+        live: Whether market time is wall time: then also how long messages took to arrive.
+    """
     rows: dict[str, list[Any]] = {}
     for batch in batches:
         data = batch.column("data").to_pylist()

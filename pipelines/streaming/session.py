@@ -1,6 +1,6 @@
 """The Spark session: on Ray (RayDP), in one process (``local[N]``) or on a cluster (a URL).
 
-In: a :class:`SparkConfig`. Out: a session with the data source ``kinesis`` registered, two fair
+In: a :class:`SparkConfig`. Out: a session with our data sources registered, two fair
 pools, small JVMs and a UI on the loopback. One session per process; :func:`close_session` ends
 its JVM too, so that nothing is left behind in a process that lives on.
 """
@@ -25,6 +25,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import PartFailed
 from pipelines.kinesis.source import KinesisDataSource
+from pipelines.streaming.market_data import MarketDataSource
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,8 @@ class SparkConfig:
         driver_memory: Heap of the driver; with ``local[N]`` of all there is.
         ui_port: Port of the Spark UI; ``None`` for no UI.
         ui_host: Address of the Spark UI.
-        shuffle_partitions: Fixed from the first checkpoint of a stateful query on.
+        shuffle_partitions: Parts of the state of a stateful query, each folded by one task; fixed
+            from its first checkpoint on. With one there is nothing to shuffle.
         local_checkpoints: Checkpoints lie on this machine's disk: written the fast way.
         folder: Where scratch files go, of one driver at a time: what another left is removed. A
             temporary folder, removed at the end, by default.
@@ -89,7 +91,7 @@ class SparkConfig:
     driver_memory: str = "768m"
     ui_port: int | None = 4040
     ui_host: str = "127.0.0.1"
-    shuffle_partitions: int = 2
+    shuffle_partitions: int = 1
     local_checkpoints: bool = True
     folder: str | None = None
     executor_tmp: str | None = None
@@ -171,7 +173,7 @@ def master_url(master: str) -> str:
 
 
 def open_session(config: SparkConfig) -> SparkSession:
-    """Start Spark and return its session, with the data source ``kinesis`` registered.
+    """Start Spark and return its session, with our data sources registered.
 
     Under ``raydp`` this process must be connected to Ray (an actor is), and ``JDK_JAVA_OPTIONS``
     must have opened the JDK's packages before Ray started.
@@ -204,7 +206,8 @@ def open_session(config: SparkConfig) -> SparkSession:
         _give_up(config, folder)
         raise
     spark.sparkContext.setLogLevel("WARN")
-    spark.dataSource.register(KinesisDataSource)
+    for source in (KinesisDataSource, MarketDataSource):
+        spark.dataSource.register(source)
     return spark
 
 

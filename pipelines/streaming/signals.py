@@ -1,10 +1,12 @@
 """The query ``signals``: records of ``market-data`` to closed bars, features and decisions.
 
-``kinesis`` → :func:`~pipelines.streaming.reduce.reduce` (one row per symbol) → shuffle by group of
-symbols → :class:`Fold` (state: a :class:`~pipelines.streaming.bars.SymbolState` of each symbol) →
-:class:`Ask` (the policy, once per partition and batch) →
-:class:`~pipelines.streaming.outbox.Outbox` (lake, then stream).
-A batch is one Spark job: the one action of :meth:`_Batches.process`.
+``market-data`` (:mod:`pipelines.streaming.market_data`, one row per symbol) → shuffle by group of
+symbols, where the state has several parts → :class:`Fold` (state: a
+:class:`~pipelines.streaming.bars.SymbolState` of each symbol) → :class:`Ask` (the policy, once per
+partition and batch) → :class:`~pipelines.streaming.outbox.Outbox` (lake, then stream).
+A batch is one Spark job, the one action of :meth:`_Batches.process`; with one part, and as little
+to read as half a second brings, it is one task. What Spark does around a task is most of what such
+a batch takes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import pyarrow as pa
+from pyspark import TaskContext
 
 from pipelines.errors import LakeError
 from pipelines.events import SECOND_NS
@@ -33,11 +36,12 @@ from pipelines.streaming.ask import PolicyClient
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.derived import LATENESS_NS, Derived
+from pipelines.streaming.market_data import LIVE, MarketDataSource
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.outliers import load
 from pipelines.streaming.parts import Decidable
-from pipelines.streaming.reduce import REDUCED_SCHEMA, parts_of, reduce, reduce_live
-from pipelines.streaming.schemas import SIGNALS, SOURCE_FORMAT, checkpoint
+from pipelines.streaming.reduce import parts_of
+from pipelines.streaming.schemas import SIGNALS, checkpoint
 from pipelines.streaming.session import SIGNALS_POOL
 from pipelines.streaming.states import pack, unpack
 from pipelines.streaming.warmup import Warmup, decided_in
@@ -59,6 +63,9 @@ finds none goes on from the lake."""
 
 PROVISIONAL_PER_S: Final = 200
 """Features of forming bars in a second of the stream, of all symbols: each takes 0.2 ms."""
+
+HELD: Final = "raytape.held"
+"""Local property of a batch's job: the lake holds its decisions, nobody is to be asked again."""
 
 _ARROW: Final = pa.schema(
     [("symbol", pa.string()), ("payload", pa.string()), ("signal", pa.string())]
@@ -156,6 +163,8 @@ class Fold:
 class Ask:
     """Adds the policy's signal to each closed bar of a partition (for ``mapInArrow``).
 
+    Nobody is asked while the job's property :data:`HELD` says that the lake holds the answers.
+
     Args:
         url: Address of ``POST /v1/signals/batch``.
         deadline_s: Longest wait for an answer.
@@ -170,7 +179,8 @@ class Ask:
         if not rows:
             return
         payloads = [orjson.loads(row["payload"]) for row in rows]
-        bars = [i for i, payload in enumerate(payloads) if not payload.get("decided", True)]
+        asked = [] if _held() else payloads
+        bars = [i for i, payload in enumerate(asked) if not payload.get("decided", True)]
         signals: list[str | None] = [None] * len(rows)
         if bars:
             client = _client(self.url, self.deadline_s)
@@ -191,6 +201,12 @@ class Ask:
         settle("ask")
 
 
+def _held() -> bool:
+    """Whether the batch was decided before."""
+    task = TaskContext.get()
+    return task is not None and task.getLocalProperty(HELD) == "true"
+
+
 def _moved(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """The payload of how asking went: state of the circuit, and counters."""
     counted = {f"policy_{k}": n - before[k] for k, n in after.items() if k != "state"}
@@ -206,22 +222,19 @@ def _client(url: str | None, deadline_s: float) -> PolicyClient:
 class _Batches:
     """What Spark calls for each batch."""
 
-    def __init__(self, outbox: Outbox, ask: Ask) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._ask = ask
 
     def process(self, frame: DataFrame, batch_id: int) -> None:
-        query_id = frame.sparkSession.sparkContext.getLocalProperty("sql.streaming.queryId")
+        context = frame.sparkSession.sparkContext
+        query_id = context.getLocalProperty("sql.streaming.queryId")
         if query_id is None:
             raise LakeError("process() works inside foreachBatch only")
 
         def run(ask: bool) -> list[dict[str, Any]]:
-            if ask:
-                rows: list[dict[str, Any]] = (
-                    frame.mapInArrow(self._ask, ASKED_SCHEMA).toArrow().to_pylist()
-                )
-                return rows
-            return [{**row, "signal": None} for row in frame.toArrow().to_pylist()]
+            context.setLocalProperty(HELD, str(not ask).lower())
+            rows: list[dict[str, Any]] = frame.toArrow().to_pylist()
+            return rows
 
         self._outbox.take(run, query_id=query_id, batch_id=batch_id)
 
@@ -278,6 +291,7 @@ def start(
         maxBytesInFirstBatch=config.first_max_bytes,
         failOnDataLoss=config.fail_on_data_loss,
     )
+    options[LIVE] = str(config.anomalies.live).lower()
     fold = Fold(
         warmup,
         config.features,
@@ -288,17 +302,16 @@ def start(
     )
     ask = Ask(config.policy_url, config.policy_deadline_s)
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", SIGNALS_POOL)
+    reduced = spark.readStream.format(MarketDataSource.name()).options(**options).load()
+    if spark.conf.get("spark.sql.shuffle.partitions") == "1":
+        reduced = reduced.coalesce(1)  # so Spark sees that nothing is to be shuffled
     return (
-        spark.readStream.format(SOURCE_FORMAT)
-        .options(**options)
-        .load()
-        .select("data")
-        .mapInArrow(reduce_live if config.anomalies.live else reduce, REDUCED_SCHEMA)
-        .groupBy("group")
+        reduced.groupBy("group")
         .applyInPandasWithState(fold, FOLDED_SCHEMA, STATE_SCHEMA, "append", "NoTimeout")
+        .mapInArrow(ask, ASKED_SCHEMA)
         .writeStream.queryName(SIGNALS)
         .option("checkpointLocation", checkpoint(config.checkpoint_uri, FOLDER))
-        .foreachBatch(_Batches(outbox, ask).process)
+        .foreachBatch(_Batches(outbox).process)
         .trigger(processingTime=f"{config.signals_trigger_s * 1000:.0f} milliseconds")
         .start()
     )

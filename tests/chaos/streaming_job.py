@@ -9,7 +9,7 @@ writes its counters to ``FOLDER/stats.json``, and ends. It dies where ``FOLDER/d
 ``before/after the state``                 the archive's one point of commit
 ``before/after a table``                   any other commit into the lake
 ``before/after the items``                 publishing on ``market-signals``
-``shuffle``                                in a task: its rows are reduced, not yet shuffled
+``shuffle``                                in a task: its rows are reduced, not yet folded
 ``write``                                  in a task: a file of the lake is written, not named
 ``fold``                                   in a task: a symbol's state is updated, not committed
 ``state store``                            the JVM, while it commits the state
@@ -39,6 +39,7 @@ from pipelines.ports import KinesisConfig
 from pipelines.streaming import archive, session, signals
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
+from pipelines.streaming.market_data import MarketDataSource
 from pipelines.streaming.outbox import Outbox
 from pipelines.streaming.session import SparkConfig
 from tests.pipelines.kinesis.deadly import deadly_source, dying
@@ -79,12 +80,7 @@ def deadly_driver(die: Die) -> None:
 
 def deadly_tasks(die: Die, die_soon: Die) -> None:
     """Let the tasks of both queries be places to die at; they travel to workers by value."""
-    reduce, fold, task = signals.reduce, signals.Fold, archive.Task
-
-    def reduce_or_die(batches: Any) -> Iterator[Any]:
-        for batch in reduce(batches):
-            die("shuffle")
-            yield batch
+    fold, task = signals.Fold, archive.Task
 
     class Fold(fold):  # type: ignore[misc, valid-type]
         def __call__(self, *args: Any) -> Iterator[Any]:
@@ -99,7 +95,7 @@ def deadly_tasks(die: Die, die_soon: Die) -> None:
             if len(files) > before:
                 die("write")
 
-    signals.reduce, signals.Fold, archive.Task = reduce_or_die, Fold, Task  # type: ignore[misc]
+    signals.Fold, archive.Task = Fold, Task  # type: ignore[misc]
 
 
 def killer(file: str, how: str, group: int) -> tuple[Die, Die]:
@@ -149,6 +145,9 @@ def main() -> None:
     file, group = str(folder / "die"), os.getpgid(0)
     die, die_soon = killer(file, given["task_dies"], group)
     session.KinesisDataSource = deadly_source(file, group, in_task=die)  # type: ignore[misc]
+    session.MarketDataSource = deadly_source(  # type: ignore[misc, assignment]
+        file, group, in_task=die, source=MarketDataSource, places=("read", "shuffle")
+    )
     deadly_driver(dying(file, group))
     deadly_tasks(die, die_soon)
     master, spark = given["master"], folder / given["scratch"]

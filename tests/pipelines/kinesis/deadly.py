@@ -43,19 +43,26 @@ def dying(file: str, group: int | None = None) -> Callable[[str], None]:
 
 
 def deadly_source(
-    file: str, group: int | None = None, *, in_task: Callable[[str], None] | None = None
+    file: str,
+    group: int | None = None,
+    *,
+    in_task: Callable[[str], None] | None = None,
+    source: type[KinesisDataSource] = KinesisDataSource,
+    places: tuple[str, ...] = ("read",),
 ) -> type[KinesisDataSource]:
-    """The data source ``kinesis`` that dies; made here, so that it travels to workers by value.
+    """A data source that dies; made here, so that it travels to workers by value.
 
     Args:
         file: As of :func:`dying`.
         group: As of :func:`dying`.
-        in_task: Dies in ``read`` instead.
+        in_task: Dies in a task instead.
+        source: The data source, ``kinesis`` or one made of it.
+        places: What a task dies of when it has read.
     """
     die = dying(file, group)
     die_reading = in_task or die
 
-    class Deadly(KinesisDataSource):
+    class Deadly(source):  # type: ignore[misc, valid-type]
         def streamReader(self, schema: Any) -> Any:  # noqa: N802
             reader = super().streamReader(schema)
 
@@ -73,11 +80,13 @@ def deadly_source(
                 def read(self, partition: Any) -> Iterator[Any]:
                     for batch in super().read(partition):
                         yield batch
-                        die_reading("read")
+                        for place in places:
+                            die_reading(place)
 
                 def commit(self, end: Any) -> None:
                     die("commit")
 
-            return Reader(reader._options)
+            reader.__class__ = Reader
+            return reader
 
     return Deadly

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pipelines.events import GAP, HEARTBEAT, MINUTE_NS, Record, parse_time_ns
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.parts import Part, Start
-from pipelines.streaming.reduce import add, parts_of, reduce, reduce_live
+from pipelines.streaming.reduce import add, parts_of, reduce
 from tests.pipelines.ticks import records
 
 
 def _parts(batches, *, live=False):
     out = {}
-    for batch in (reduce_live if live else reduce)(batches):
+    for batch in reduce(batches, live=live):
         for row in batch.to_pylist():
             out.setdefault(row["symbol"], []).append((row["first_ns"], row["parts"]))
     return {symbol: parts_of(blobs) for symbol, blobs in out.items()}
