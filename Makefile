@@ -10,7 +10,7 @@ help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## install what is missing (part of every target that needs it)
-	@cluster/setup.sh python java node kinesis dashboard
+	@cluster/setup.sh python java node kinesis dashboard spark
 
 up: setup ## start the whole platform, with its first model, on this machine
 	@raytape up $(ARGS)

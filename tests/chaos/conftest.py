@@ -12,7 +12,6 @@ import pytest
 
 from pipelines.ports import KinesisConfig
 from tests.chaos.deciding import deciding
-from tests.chaos.jvm import quick_java
 from tests.chaos.killed_job import KilledJob
 from tests.chaos.rig import Rig
 
@@ -44,7 +43,7 @@ def job(kinesis: KinesisConfig, tmp_path: Path) -> Iterator[Callable[..., Killed
     made: list[KilledJob] = []
 
     def make(seed: int, *, folder: Path = tmp_path, **given: Any) -> KilledJob:
-        given = {"kinesis": kinesis, "java": quick_java()} | given
+        given = {"kinesis": kinesis} | given
         folder.mkdir(exist_ok=True)
         made.append(KilledJob(given.pop("kinesis"), folder, random.Random(seed), **given))
         return made[-1]

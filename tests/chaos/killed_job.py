@@ -101,7 +101,6 @@ class KilledJob:
         policy_url: Whom that asks.
         master: Spark's master.
         ray: Settings of the Ray it runs on, for ``raydp``.
-        java: Options of Spark's JVM.
         task_dies: What dies where a task is told to: ``worker`` or ``executor``.
     """
 
@@ -115,7 +114,6 @@ class KilledJob:
         policy_url: str | None = None,
         master: str = "local[2]",
         ray: dict[str, Any] | None = None,
-        java: str = "",
         task_dies: str = "worker",
     ) -> None:
         self.kinesis, self.folder, self.rng = kinesis, folder, rng
@@ -128,7 +126,7 @@ class KilledJob:
         self.scratch = "spark"
         self._given = {
             "kinesis": asdict(kinesis), "signals": signals, "policy_url": policy_url,
-            "master": master, "ray": ray, "java": java, "task_dies": task_dies,
+            "master": master, "ray": ray, "task_dies": task_dies,
         }  # fmt: skip
 
     @property

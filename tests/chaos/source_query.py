@@ -16,17 +16,21 @@ from pyspark.sql import SparkSession
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from pipelines.streaming import class_archive
 from tests.pipelines.kinesis.deadly import deadly_source, dying
+
+SMALL = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 
 
 def main() -> None:
-    folder, options, java = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
+    folder, options = Path(sys.argv[1]), json.loads(sys.argv[2])
     file, group = str(folder / "die"), os.getpgid(0)
     spark = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
         .config("spark.driver.memory", "512m")
-        .config("spark.driver.extraJavaOptions", java)
+        .config("spark.driver.extraJavaOptions", f"{SMALL} {class_archive.options()}")
+        .config("spark.driver.extraClassPath", class_archive.class_path())
         .config("spark.sql.shuffle.partitions", "2")
         .getOrCreate()
     )

@@ -153,13 +153,11 @@ def main() -> None:
     master, spark = given["master"], folder / given["scratch"]
     if master == "raydp":
         connect(given["ray"])
-    java = f"{given['java']} -Djava.io.tmpdir={spark / 'scratch'}"
     job = StreamingJob(
         StreamingConfig(
             spark=SparkConfig(
                 master=master, app_name=f"kills-{os.getpid()}", driver_memory="512m", ui_port=None,
                 folder=str(spark), executor_tmp=str(folder),
-                extra={"spark.driver.extraJavaOptions": java} if given["java"] else {},
             ),
             kinesis=KinesisConfig(**given["kinesis"]),
             lake_uri=str(folder / "lake"),

@@ -24,7 +24,6 @@ import pytest
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.source import source_options
 from pipelines.ports import KinesisConfig
-from tests.chaos.jvm import quick_java
 from tests.pipelines.kinesis.deadly import PLACES
 
 SCRIPT = Path(__file__).with_name("source_query.py")
@@ -54,7 +53,7 @@ class KilledQuery:
         environment = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(SCRIPT), str(self.folder), json.dumps(given), quick_java()],
+                [sys.executable, str(SCRIPT), str(self.folder), json.dumps(given)],
                 stdout=log,
                 stderr=log,
                 env=os.environ | environment,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from pipelines.kinesis.clients import client_of
 from pipelines.ports import KinesisConfig
-from tests.chaos.jvm import FLAGS
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plain_pyspark.py"
 # Runs a script and says which modules of its process it should not need.
@@ -37,7 +36,7 @@ def test_example_in_plain_pyspark_copies_a_stream_and_imports_nothing_else(
         "AWS_ACCESS_KEY_ID": "embedded",
         "AWS_SECRET_ACCESS_KEY": "embedded",
         "SPARK_LOCAL_IP": "127.0.0.1",
-        "SPARK_SUBMIT_OPTS": f"-Dspark.ui.enabled=false {FLAGS}",
+        "SPARK_SUBMIT_OPTS": "-Dspark.ui.enabled=false -XX:+UseSerialGC -XX:TieredStopAtLevel=1",
         "PYSPARK_PYTHON": sys.executable,
     }
     done = subprocess.run(

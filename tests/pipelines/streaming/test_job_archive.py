@@ -28,7 +28,6 @@ from pipelines.streaming import job as job_module
 from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.job import StreamingJob
 from pipelines.streaming.session import SparkConfig, close_session, open_session
-from tests.chaos.jvm import FLAGS
 from tests.chaos.killed_job import KilledJob
 
 pytestmark = pytest.mark.timeout(600)  # a machine may be busy
@@ -196,7 +195,7 @@ def test_job_begins_anew_when_its_streams_were_made_anew(config, jobs, kinesis, 
 def test_job_after_a_kill_between_two_commits_and_without_its_checkpoint_is_clean(
     jobs, kinesis, tmp_path, record_property
 ):
-    killed = KilledJob(kinesis, tmp_path, random.Random(22), java=FLAGS)  # `config`'s folders
+    killed = KilledJob(kinesis, tmp_path, random.Random(22))  # `config`'s folders
     try:
         killed.die_at("after the state")
     finally:
