@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from functools import lru_cache, partial
 from typing import Any
 
-import boto3
 import botocore.session
 import orjson
 from botocore.config import Config
@@ -61,6 +60,9 @@ def client_of(config: KinesisConfig, role: Role | None = None) -> Any:
         max_pool_connections=32,
         tcp_keepalive=True,
     )
+    # Not above: it takes 0.2 s, and Spark asks new processes about a source, which need no client.
+    import boto3
+
     arguments = config.client_kwargs()
     if role is None:
         client = boto3.client("kinesis", config=options, **arguments)

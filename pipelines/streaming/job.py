@@ -15,6 +15,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,21 +95,15 @@ class StreamingJob:
             PartFailed: The session or a query did not start.
         """
         try:
-            config = self._config = self._of_stream(stream_identity(self._config.kinesis))
-            if config.maintenance_every_s:
-                self._maintenance.open()
-            if config.ledger_every_s:
-                self._watch = self._open_watch(config)
-            if config.signals:
-                self._outbox = signals.open_outbox(config, self._sink(config))
-            if self._revised:
-                self._revisions = self._open_revisions(config)
-            self._spark = open_session(config.spark)
+            with ThreadPoolExecutor(1, "spark") as beside:  # for most of its start Spark is Java
+                session = beside.submit(self._open_session)
+                config = self._open()
+            spark = session.result()
             with self._lock:
                 if config.archive:
-                    self._queries[ARCHIVE] = archive_query.start(self._spark, config, self._archive)
+                    self._queries[ARCHIVE] = archive_query.start(spark, config, self._archive)
                 if config.signals:
-                    self._queries[SIGNALS] = signals.start(self._spark, config, self._outbox)
+                    self._queries[SIGNALS] = signals.start(spark, config, self._outbox)
         except Exception as error:
             self._fail(f"did not start: {cause_of(error)}")
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
@@ -121,6 +116,23 @@ class StreamingJob:
             least_s = config.revisions_every_s
             self._beside("revisions", revisions.run, lambda: max(least_s, revisions.rest_s))
         _log.info("running: %s", ", ".join(self._queries))
+
+    def _open_session(self) -> SparkSession:
+        self._spark = open_session(self._config.spark)  # what stops the job closes it, in any case
+        return self._spark
+
+    def _open(self) -> StreamingConfig:
+        """Open what this job writes to; the configuration for the stream as it is now."""
+        config = self._config = self._of_stream(stream_identity(self._config.kinesis))
+        if config.maintenance_every_s:
+            self._maintenance.open()
+        if config.ledger_every_s:
+            self._watch = self._open_watch(config)
+        if config.signals:
+            self._outbox = signals.open_outbox(config, self._sink(config))
+        if self._revised:
+            self._revisions = self._open_revisions(config)
+        return config
 
     def wait(self) -> None:
         """Block until stopped.

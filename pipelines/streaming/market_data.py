@@ -1,8 +1,8 @@
 """The data source of the query ``signals``: ``kinesis``, reduced while it is read.
 
-In: a stream. Out: rows of :data:`~pipelines.streaming.reduce.REDUCED_SCHEMA`. To reduce in the task
-that reads spares Spark the records themselves and a Python worker of its own: in batches of half
-a second their way through its rows took longer than the work on them.
+In: a stream. Out: rows of :data:`REDUCED_SCHEMA`. To reduce in the task that reads spares Spark
+the records themselves and a Python worker of its own: in batches of half a second their way through
+its rows took longer than the work on them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pyspark.sql.datasource import InputPartition
 
 from pipelines.kinesis.options import SourceOptions
 from pipelines.kinesis.source import KinesisDataSource, KinesisStreamReader
-from pipelines.streaming.reduce import REDUCED_SCHEMA, reduce
+
+REDUCED_SCHEMA: Final = "group int, symbol string, first_ns long, parts binary"
+"""Spark schema of the rows: :func:`~pipelines.streaming.reduce.group_of` the symbol, the symbol,
+wall time of its first record, parts as JSON."""
 
 LIVE: Final = "live"
 """Option: ``true`` where market time is wall time."""
@@ -62,4 +65,7 @@ class MarketDataReader(KinesisStreamReader):
             DataLoss: Some of its records are gone; the message names the range.
             StreamError: The service did not answer in time.
         """
+        # Not above: Spark plans in new processes, one for each question, that need none of it.
+        from pipelines.streaming.reduce import reduce
+
         return reduce(super().read(partition), live=self._live)

@@ -34,10 +34,6 @@ from pipelines.streaming.parts import Part, op_of_trade
 from pipelines.ticks import Heartbeat, Quote, TickRecord, decode_ticks
 from pipelines.workers import settle
 
-REDUCED_SCHEMA: Final = "group int, symbol string, first_ns long, parts binary"
-"""Spark schema of the rows: :func:`group_of` the symbol, the symbol, wall time of its first record,
-parts as JSON."""
-
 GROUPS: Final = 16
 """Groups of symbols that are folded together, for Spark takes long to hand one to Python. They are
 the keys of the state: another number needs another folder for the checkpoint."""
