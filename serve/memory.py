@@ -79,6 +79,7 @@ class FeedMemory:
         self._dirty: dict[str, SymbolMemory] = {}
         self._emitted: dict[tuple[str, str], int] = {}
         self._flushed_seq = -1
+        self._generation = 0  # of the driver whose forming bars are told
         self._fold = {TRADE: self._trade, QUOTE: self._quote, BAR: self._bar}
         self.latency_ms: deque[float] = deque(maxlen=LATENCY_SAMPLES)
 
@@ -182,15 +183,21 @@ class FeedMemory:
                 self._emit(_PASSED_ON[kind], symbol, item["id"], event_time, data)
 
     def _provisional(self, item: Mapping[str, Any]) -> None:
-        """Tell of a forming bar with its features; only the newest counts, none is remembered."""
+        """Tell of a forming bar with its features; only the newest counts, none is remembered.
+
+        What a driver says that has been replaced, and does not know it yet, is passed over.
+        """
         memory, event_time = self.symbol(item["symbol"]), item["event_time"]
-        if memory is None:
+        data = dict(item["data"])
+        generation = data.pop("generation", 0)
+        if memory is None or generation < self._generation:
             return
+        self._generation = generation
         if memory.bars and parse_time_ns(memory.bars[-1]["event_time"]) >= parse_time_ns(
             event_time
         ):
             return  # it has closed meanwhile
-        data = {"event_time": event_time, **item["data"]}
+        data = {"event_time": event_time, **data}
         self._emit("provisional", item["symbol"], "", event_time, data)
 
     def set_system(self, system: Mapping[str, Any], *, event_time: str) -> None:

@@ -244,7 +244,8 @@ class Outbox:
                 return
             if (error := self._forming.exception()) is not None:
                 _log.warning("forming bars were not published: %s", error)
-        self._forming = self._pool.submit(self._sink.put_items, list(provisional_items(payloads)))
+        items = list(provisional_items(payloads, generation=self._generation))
+        self._forming = self._pool.submit(self._sink.put_items, items)
         self._stats["provisional"] += len(payloads)
 
     def _count(self, payloads: Sequence[Mapping[str, Any]]) -> tuple[list[Mapping[str, Any]], ...]:

@@ -95,10 +95,15 @@ def anomaly_items(table: pa.Table) -> Iterator[dict[str, Any]]:
         )
 
 
-def provisional_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:
+def provisional_items(payloads: Iterable[Payload], *, generation: int) -> Iterator[dict[str, Any]]:
     """Items ``provisional``: forming bars and their features, which the next one replaces.
 
     They are of a kind of their own, so that nobody takes them for closed ones.
+
+    Args:
+        payloads: Of the fold.
+        generation: That of the driver. No commit fences these items, so readers do: who has seen
+            those of a newer driver takes none of an older one.
     """
     for payload in payloads:
         forming = payload["provisional"]
@@ -108,6 +113,7 @@ def provisional_items(payloads: Iterable[Payload]) -> Iterator[dict[str, Any]]:
             event_time=forming["event_time"],
             data={
                 "provisional": True,
+                "generation": generation,
                 "bar": forming["bar"],
                 "values": forming["values"],
             },

@@ -166,6 +166,18 @@ def test_forming_bar_with_features_is_told_until_it_closes_and_is_no_closed_one(
     assert memory.log.seq == before
 
 
+def test_forming_bar_of_a_driver_that_was_replaced_is_passed_over() -> None:
+    memory = FeedMemory()
+    said = []
+    for generation, close in ((2, 7.0), (3, 8.0), (2, 9.0), (3, 10.0)):
+        data = {"provisional": True, "generation": generation, "bar": {"close": close}}
+        told = item("provisional", symbol="SPY", event_time=minute(0), data=data, model=str(close))
+        memory.apply_items([told])
+        said.append(updates(memory, "provisional")[-1])
+    assert [update["bar"]["close"] for update in said] == [7.0, 8.0, 8.0, 10.0]
+    assert all("generation" not in update for update in said)
+
+
 def test_anomalies_are_told_each_once() -> None:
     memory = FeedMemory()
     at = "2024-07-05T13:30:00Z"

@@ -319,6 +319,7 @@ def test_take_publishes_forming_bars_and_drops_them_while_the_last_are_on_their_
     (item,) = said
     assert item["id"] == "provisional:SPY:2011-01-03T14:30:00Z:0:7"
     assert item["data"]["provisional"] is True
+    assert item["data"]["generation"] == 1
     assert item["data"]["values"]["spread_bps"] == 0.5
 
 
