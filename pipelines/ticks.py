@@ -24,7 +24,7 @@ _Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 _Id = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
 
-class Trade(Struct, tag_field="T", tag="t", gc=False):
+class Trade(Struct, tag_field="T", tag="t", gc=False, forbid_unknown_fields=True):
     """A trade; keys are Alpaca's.
 
     Args:
@@ -52,7 +52,7 @@ class Trade(Struct, tag_field="T", tag="t", gc=False):
     bf: Literal[False] = False
 
 
-class Quote(Struct, tag_field="T", tag="q", gc=False):
+class Quote(Struct, tag_field="T", tag="q", gc=False, forbid_unknown_fields=True):
     """A top-of-book quote; a side with price 0 is empty.
 
     Args:
@@ -84,18 +84,26 @@ class Quote(Struct, tag_field="T", tag="q", gc=False):
     bf: Literal[False] = False
 
 
-class Heartbeat(Struct, tag_field="T", tag="hb", gc=False):
+class Heartbeat(Struct, tag_field="T", tag="hb", gc=False, forbid_unknown_fields=True):
     """The producer lives.
 
     Args:
         symbols: Of its bucket.
+        market_ns: Market time, nanoseconds.
+        r: Wall time, nanoseconds.
     """
 
     symbols: list[str] = []
+    market_ns: int = 0
+    r: int = 0
 
 
-class TickRecord(Struct, gc=False):
-    """A record that holds nothing else; fields as in :class:`pipelines.events.Record`."""
+class TickRecord(Struct, gc=False, forbid_unknown_fields=True):
+    """A record that holds nothing else; fields as in :class:`pipelines.events.Record`.
+
+    An unknown field, here or in a tick, is one that msgspec would pass over unchecked: what is in
+    it may be no JSON at all. So whoever checks everything has the word.
+    """
 
     v: Literal[1]
     epoch: _Text
@@ -104,6 +112,7 @@ class TickRecord(Struct, gc=False):
     sent_at_ns: _Count
     market_ns: Annotated[int, Meta(ge=0, le=2**62)]
     messages: list[Trade | Quote | Heartbeat]
+    kinds: str = ""
 
     @property
     def earliest_ns(self) -> int:
@@ -135,7 +144,7 @@ def decode_ticks(data: bytes) -> TickRecord | None:
     """
     try:
         record = _DECODER.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: nested too deep
         return None
     for tick in record.messages:
         # Between nothing and the smallest price; a type cannot say so.

@@ -69,3 +69,42 @@ def test_anything_else_is_left_to_the_rule(change):
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b'{"v":1', b'{"v":1,"epoch":"\xff"}'])
 def test_bytes_that_are_no_json_are_left_to_the_rule(data):
     assert decode_ticks(data) is None
+
+
+_TRADE = {"T": "t", "S": "SPY", "p": 1.5, "s": 1, "t": "2011-01-03T14:35:00Z"}
+
+
+def _deep(depth: int) -> bytes:
+    trade = orjson.dumps(_TRADE)[:-1] + b',"zz":' + b"[" * depth + b"]" * depth + b"}"
+    return orjson.dumps({**_HEAD, "messages": ["?"]}).replace(b'"?"', trade)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _deep(100),
+        _deep(2000),
+        b'{"x":' * 3000,
+        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"v":1', b'"v":1,"zz":"\xff"'),
+        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"v":1', b'"v":1,"kinds":"\xff"'),
+        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"p":1.5', b'"p":1.5,"zz":1e999'),
+    ],
+    ids=["deep", "too deep", "never closed", "no text", "no text in kinds", "no number"],
+)
+def test_what_msgspec_would_pass_over_is_left_to_the_rule(data):
+    assert decode_ticks(data) is None
+
+
+_WHOLE = data_of(_TRADE, {"T": "hb", "symbols": ["SPY"], "market_ns": 1, "r": 1})
+
+
+@settings(max_examples=1000, deadline=None)
+@given(
+    at=st.integers(0, len(_WHOLE) - 1),
+    drop=st.integers(0, 3),
+    put=st.binary(max_size=3) | st.sampled_from([b'"zz":1,', b"1e999", b"[", b'"', b"-", b"\xff"]),
+)
+def test_bytes_that_are_decoded_as_ticks_are_a_record_to_the_rule_too(at, drop, put):
+    data = _WHOLE[:at] + put + _WHOLE[at + drop :]
+    if decode_ticks(data) is not None:
+        decode_record(data)
