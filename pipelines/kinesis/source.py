@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pyspark.sql.datasource import DataSource, DataSourceStreamReader, InputPartition
@@ -95,6 +95,11 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
     run of the query; ``read`` runs in worker processes from a pickled copy.
     """
 
+    together: ClassVar[bool] = False
+    """Whether a small batch of several shards is one task. What a task costs Spark is more than it
+    takes to hand on a few hundred records; but who folds a task's rows in order then meets the same
+    minutes once for each shard."""
+
     def __init__(self, options: SourceOptions) -> None:
         self._options = options
         self._planner: BatchPlanner | None = None
@@ -131,16 +136,13 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._driver.stop_at_now()
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
-        """A task for each shard that has records between two offsets; one for all of a small batch.
-
-        What a task costs Spark is more than what it takes to hand on a few hundred records.
-        """
+        """A task for each shard that has records between two offsets."""
         parts = []
         for one in ranges(start, end):
             records = self._planner.at_hand(one) if self._planner else None
             rows = None if records is None else _to_arrow(self._options.name, records)
             parts.append(Part(one, rows))
-        if sum(_bytes_of(part) for part in parts) <= self._options.inline_bytes:
+        if self.together and sum(map(_bytes_of, parts)) <= self._options.inline_bytes:
             return [InputPartition(tuple(parts))] if parts else []
         return [InputPartition((part,)) for part in parts]
 

@@ -51,6 +51,8 @@ class MarketDataReader(KinesisStreamReader):
         live: Whether to say how long messages took to arrive.
     """
 
+    together = True
+
     def __init__(self, options: SourceOptions, *, live: bool) -> None:
         super().__init__(options)
         self._live = live
