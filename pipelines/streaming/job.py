@@ -95,19 +95,23 @@ class StreamingJob:
             PartFailed: The session or a query did not start.
         """
         try:
+            config = self._config = self._of_stream(stream_identity(self._config.kinesis))
             with ThreadPoolExecutor(1, "spark") as beside:  # for most of its start Spark is Java
                 session = beside.submit(self._open_session)
-                config = self._open()
+                self._open(config)
             spark = session.result()
             with self._lock:
+                if self._stopped.is_set():  # meanwhile
+                    self._close_session()
+                    return
                 if config.archive:
                     self._queries[ARCHIVE] = archive_query.start(spark, config, self._archive)
                 if config.signals:
                     self._queries[SIGNALS] = signals.start(spark, config, self._outbox)
+                self._state = "running"
         except Exception as error:
             self._fail(f"did not start: {cause_of(error)}")
             raise PartFailed(f"streaming did not start: {cause_of(error)}") from error
-        self._state = "running"
         if config.maintenance_every_s:
             self._beside("maintenance", self._maintenance.run, lambda: config.maintenance_every_s)
         if self._watch is not None:
@@ -118,12 +122,16 @@ class StreamingJob:
         _log.info("running: %s", ", ".join(self._queries))
 
     def _open_session(self) -> SparkSession:
-        self._spark = open_session(self._config.spark)  # what stops the job closes it, in any case
+        self._spark = open_session(self._config.spark)  # also if all else fails: stop() closes it
         return self._spark
 
-    def _open(self) -> StreamingConfig:
-        """Open what this job writes to; the configuration for the stream as it is now."""
-        config = self._config = self._of_stream(stream_identity(self._config.kinesis))
+    def _close_session(self) -> None:
+        if self._spark is not None:
+            close_session(self._config.spark)
+            self._spark = None
+
+    def _open(self, config: StreamingConfig) -> None:
+        """Open what this job writes to, besides the archive."""
         if config.maintenance_every_s:
             self._maintenance.open()
         if config.ledger_every_s:
@@ -132,7 +140,6 @@ class StreamingJob:
             self._outbox = signals.open_outbox(config, self._sink(config))
         if self._revised:
             self._revisions = self._open_revisions(config)
-        return config
 
     def wait(self) -> None:
         """Block until stopped.
@@ -223,9 +230,7 @@ class StreamingJob:
                 except Exception:  # noqa: BLE001 - this is the end; Spark goes next
                     _log.exception("stopping query %s", name)
             self._queries.clear()
-            if self._spark is not None:
-                close_session(self._config.spark)
-                self._spark = None
+            self._close_session()
         for thread in self._threads:
             thread.join(_BESIDE_ENDS_S)  # a step cut short is done by the next
         if self._watch is not None and self._state == "running":

@@ -248,6 +248,21 @@ def test_job_without_its_stream_does_not_start(config):
     job.stop()
 
 
+def test_job_stopped_while_spark_starts_starts_no_query(config, session, monkeypatch):
+    job, closed = StreamingJob(config), []
+
+    def opened(_: SparkConfig) -> SparkSession:
+        job.stop()
+        return session
+
+    monkeypatch.setattr(job_module, "open_session", opened)
+    monkeypatch.setattr(job_module, "close_session", closed.append)
+    job.start()
+    assert closed == [config.spark]
+    assert job.stats()["state"] == "stopped"
+    assert not session.streams.active
+
+
 def test_job_revises_a_bar_that_the_vendor_updates(config, jobs, kinesis, new_tape):
     tape = new_tape()
     job = jobs(signals=True, revisions_every_s=0.1, signals_trigger_s=0.1)
