@@ -30,16 +30,17 @@ python_ok() { "$1" -c 'import sys; raise SystemExit(not (3, 11) <= sys.version_i
 python_fast() { "$1" -c 'import sys, sysconfig
 raise SystemExit(sys.base_prefix != "/usr" and "--enable-optimizations" not in (sysconfig.get_config_var("CONFIG_ARGS") or ""))'; }
 
-python_venv() { "$1" -c 'import ensurepip' 2>/dev/null || may_install; }
+python_venv() { "$1" -c 'import ensurepip' 2>/dev/null; }
 
 choose_python() {
-  local candidate slow=""
+  local candidate slow="" bare=""
   for candidate in ${PYTHON:+"$PYTHON"} python3.12 python3.11 python3 /usr/bin/python3.12 /usr/bin/python3.11 /usr/bin/python3; do
-    if ! command -v "$candidate" >/dev/null || ! python_ok "$candidate" || ! python_venv "$candidate"; then continue; fi
+    if ! command -v "$candidate" >/dev/null || ! python_ok "$candidate"; then continue; fi
+    if ! python_venv "$candidate"; then bare=${bare:-$candidate}; continue; fi  # needs apt: the last choice
     if [ "$candidate" = "${PYTHON:-}" ] || python_fast "$candidate"; then echo "$candidate"; return; fi
     slow=${slow:-$candidate}
   done
-  echo "$slow"
+  echo "${slow:-$bare}"
 }
 
 setup_python() {
@@ -116,7 +117,7 @@ setup_dashboard() {
 
 setup_spark() {  # starts faster with it, and works without
   local want stamp=.venv/.spark
-  want=$({ cat requirements.lock pipelines/streaming/class_archive.py; java -version 2>&1; } | sha256sum)
+  want=$({ cat requirements.lock pipelines/streaming/class_archive.py; "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1; } | sha256sum)
   [ "$(cat $stamp 2>/dev/null)" = "$want" ] && return
   say "archiving the classes of Spark, so that it starts faster"
   nice .venv/bin/python -m pipelines.streaming.class_archive >.setup.log 2>&1 ||

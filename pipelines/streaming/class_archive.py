@@ -82,6 +82,8 @@ def make(file: Path = FILE) -> None:
     Raises:
         RuntimeError: It could not be made; the message ends with what Java said.
     """
+    for left in file.parent.glob(f"{file.name}.*"):  # by one that was killed
+        left.unlink()
     draft = file.with_name(f"{file.name}.{os.getpid()}")
     with tempfile.TemporaryDirectory(prefix="raytape-classes-") as folder:
         log = Path(folder) / "log"
@@ -123,7 +125,8 @@ def _java(draft: Path, folder: Path, log: Path) -> Iterator[None]:
             yield
             assert java.stdin is not None  # noqa: S101 (a pipe was asked for)
             java.stdin.close()  # it ends with its standard input
-            java.wait(_LONGEST_S)
+            if code := java.wait(_LONGEST_S):
+                raise RuntimeError(f"Java ended with {code}")
         finally:
             java.kill()
 
