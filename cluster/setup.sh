@@ -50,7 +50,7 @@ setup_python() {
   local python; python=$(choose_python)
   if [ -z "$python" ] && may_install; then apt_install python3 python3-venv; python_ok python3 && python=python3; fi
   [ -n "$python" ] || fail "needs Python 3.11 or 3.12, found $(python3 --version 2>&1 || echo none). Install one and set PYTHON=/path/to/python3.12."
-  if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+  if ! python_venv "$python"; then
     local package; package=python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv
     may_install || fail "$python has no venv module. Install it: apt install $package"
     apt_install "$package"

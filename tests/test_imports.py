@@ -41,7 +41,7 @@ CONFINED: dict[str, set[str]] = {
     "talib": {"pipelines.features"},
     "deltalake": {"pipelines.lake"},
     "duckdb": {"pipelines.lake.query"},
-    "raydp": {"pipelines.streaming.session", "pipelines.streaming.class_archive"},
+    "raydp": {"pipelines.streaming.session"},
     "river": {"pipelines.streaming.outliers"},
     "pyspark": {"pipelines.streaming", "pipelines.kinesis.source"},
     "aiohttp": {"pipelines.exchange"},

@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -61,15 +61,15 @@ def class_path() -> str:
 
     RayDP's jars come first: they replace classes of Spark.
     """
-    import pyspark
-    import ray
-    import raydp
 
-    def jars(package: Any) -> Path:
-        return Path(package.__file__).parent / "jars"
+    def jars(package: str) -> Path:
+        spec = find_spec(package)  # to import RayDP takes more than a second
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(f"{package} is not installed", name=package)
+        return Path(spec.origin).parent / "jars"
 
     # In the order of the folder, unsorted, as RayDP and Ray list them.
-    theirs = [*jars(raydp).iterdir(), jars(pyspark) / "*", *jars(ray).iterdir()]
+    theirs = [*jars("raydp").iterdir(), jars("pyspark") / "*", *jars("ray").iterdir()]
     return ":".join(map(str, theirs))
 
 
@@ -82,9 +82,8 @@ def make(file: Path = FILE) -> None:
     Raises:
         RuntimeError: It could not be made; the message ends with what Java said.
     """
-    for left in file.parent.glob(f"{file.name}.*"):  # by one that was killed
-        left.unlink()
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft = file.with_name(f"{file.name}.draft")
+    draft.unlink(missing_ok=True)  # of one that was killed
     with tempfile.TemporaryDirectory(prefix="raytape-classes-") as folder:
         log = Path(folder) / "log"
         try:
@@ -106,7 +105,7 @@ def _java(draft: Path, folder: Path, log: Path) -> Iterator[None]:
     """
     home, told = os.environ.get("JAVA_HOME"), folder / "connection"
     command = [
-        f"{home}/bin/java" if home else shutil.which("java") or "java",
+        f"{home}/bin/java" if home else "java",
         f"-XX:ArchiveClassesAtExit={draft}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1",
         "-Xss4m", "-XX:-UsePerfData", *_MODULES, "-cp", class_path(),
         "org.apache.spark.deploy.SparkSubmit", "--conf", "spark.master=local[2]", "pyspark-shell",
