@@ -188,7 +188,7 @@ class FeedMemory:
         What a driver says that has been replaced, and does not know it yet, is passed over.
         """
         memory, event_time = self.symbol(item["symbol"]), item["event_time"]
-        data = dict(item["data"])
+        data = {"event_time": event_time, **item["data"]}
         generation = data.pop("generation", 0)
         if memory is None or generation < self._generation:
             return
@@ -197,7 +197,6 @@ class FeedMemory:
             event_time
         ):
             return  # it has closed meanwhile
-        data = {"event_time": event_time, **data}
         self._emit("provisional", item["symbol"], "", event_time, data)
 
     def set_system(self, system: Mapping[str, Any], *, event_time: str) -> None:
