@@ -72,11 +72,11 @@ def test_bytes_that_are_no_json_are_left_to_the_rule(data):
 
 
 _TRADE = {"T": "t", "S": "SPY", "p": 1.5, "s": 1, "t": "2011-01-03T14:35:00Z"}
+_ONE = orjson.dumps({**_HEAD, "messages": [_TRADE]})
 
 
 def _deep(depth: int) -> bytes:
-    trade = orjson.dumps(_TRADE)[:-1] + b',"zz":' + b"[" * depth + b"]" * depth + b"}"
-    return orjson.dumps({**_HEAD, "messages": ["?"]}).replace(b'"?"', trade)
+    return _ONE.replace(b'"p":1.5', b'"p":1.5,"zz":' + b"[" * depth + b"]" * depth)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def _deep(depth: int) -> bytes:
         _deep(100),
         _deep(2000),
         b'{"x":' * 3000,
-        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"v":1', b'"v":1,"zz":"\xff"'),
-        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"v":1', b'"v":1,"kinds":"\xff"'),
-        orjson.dumps({**_HEAD, "messages": [_TRADE]}).replace(b'"p":1.5', b'"p":1.5,"zz":1e999'),
+        _ONE.replace(b'"v":1', b'"v":1,"zz":"\xff"'),
+        _ONE.replace(b'"v":1', b'"v":1,"kinds":"\xff"'),
+        _ONE.replace(b'"p":1.5', b'"p":1.5,"zz":1e999'),
     ],
     ids=["deep", "too deep", "never closed", "no text", "no text in kinds", "no number"],
 )
