@@ -21,6 +21,8 @@ net.Server.prototype.listen = function (port, ...rest) {
   return listen.call(this, port, ...host, ...rest);
 };
 
+require("./sequence.cjs").install();
+
 const seconds = (name) => 1000 * Number(process.env[name] || 0);
 const retentionMs = seconds("RAYTAPE_KINESIS_RETENTION_S");
 if (retentionMs > 0) {

@@ -1,12 +1,16 @@
 """The embedded Kinesis keeps what it was given."""
 
+import hashlib
+import json
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -56,6 +60,42 @@ def test_kinesis_listens_on_loopback_only(kinesis: KinesisConfig) -> None:
         if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
     }
     assert addresses == {"127.0.0.1"}
+
+
+def places(random: Random) -> Iterator[tuple[str, Any]]:
+    """Questions to the functions that :file:`sequence.cjs` replaces, most of them usual."""
+    for _ in range(2000):
+        shard = random.choice((0, 1, 7, 15, 16, 4095, 2**31 - 1))
+        parts = {
+            "shardCreateTime": random.randrange(1, 2**43),
+            "shardIx": shard,
+            "seqIx": random.choice((random.randrange(2**53), str(random.randrange(2**63)))),
+            "seqTime": random.randrange(1, 2**43),
+        }
+        yield "stringify", parts
+        yield "stringify", {**parts, "version": random.randrange(4), "byte1": "7f"}
+        yield "stringify", {"shardCreateTime": parts["shardCreateTime"], "shardIx": -1}
+        yield "stringify", {"shardCreateTime": parts["shardCreateTime"]}
+        digits = f"{random.getrandbits(180):045x}"
+        yield "parse", str(int(f"2{digits}2", 16))
+        yield "parse", str(int(f"{random.randrange(1, 16):x}{digits}{random.randrange(16):x}", 16))
+        yield "parse", str(random.getrandbits(random.randrange(1, 190)))
+        bound = random.choice((0, 2**127, 2**128 - 1, random.getrandbits(128)))
+        key = f"{random.getrandbits(32):x}"
+        at = int(hashlib.md5(key.encode(), usedforsecurity=False).hexdigest(), 16)
+        yield "place", [key, *(str(b) for b in (bound, at - 1, at, at + 1))]
+    for text in ("", "x", "-1", " 1", "0x10", "1e5", "LATEST", "4" * 56, "9" * 56, "0" * 56):
+        yield "parse", text
+
+
+def test_sequence_numbers_are_those_of_kinesalite() -> None:
+    folder = Path(local_aws.__file__).parent / "kinesalite"
+    asked = list(places(Random(7)))
+    command = ["node", str(Path(__file__).with_name("sequences.cjs")), str(folder)]
+    answer = subprocess.run(
+        command, input=json.dumps(asked), capture_output=True, text=True, check=True
+    )
+    assert json.loads(answer.stdout) == []
 
 
 RETENTION_S = 2.0
