@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup up down status logs test lint types bench chaos dashboard lock clean
+.PHONY: help setup up down status logs test dashboard-tests lint types bench chaos dashboard lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,9 +26,11 @@ logs: setup ## follow the logs of every part
 
 test: setup ## lint, types, unit, integration and browser tests (runs beside a live platform)
 	@cluster/setup.sh browser
-	@$(MAKE) --no-print-directory lint types
+	@$(MAKE) --no-print-directory -j2 -O lint types dashboard-tests
+	@python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+dashboard-tests: setup
 	@cd dashboard && npm run --silent typecheck && npm run --silent types:check && npm run --silent test
-	@python -m pytest $(ARGS)
 
 lint: setup ## ruff over the Python, the linter of the dashboard over the TypeScript
 	@ruff check -q . && ruff format -q --check . && cd dashboard && npm run --silent lint

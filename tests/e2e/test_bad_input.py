@@ -13,7 +13,12 @@ import pytest
 from pipelines.lake.query import LakeQuery
 from tests.running import Running, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.integration,
+    pytest.mark.chaos,
+    pytest.mark.timeout(600),
+]
 
 FUTURE_PRICE, PAST_PRICE, NEGATIVE_PRICE, GOOD_PRICE = 987.25, 987.5, -5.0, 123.456789
 BAD = 7

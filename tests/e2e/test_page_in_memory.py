@@ -23,7 +23,7 @@ from tests.e2e.test_page import ARGS, MOMENT_MS
 from tests.serve.conftest import OPEN_NS, Bench, FakeFeed, make_bench, minute, served, trade
 from tests.serve.conftest import record as record_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.heavy, pytest.mark.e2e, pytest.mark.timeout(120)]
 
 CLOSED = 90
 """Minutes that are over."""

@@ -18,7 +18,7 @@ import pytest
 from cluster import processes, runtime
 from tests.running import FAST, Running, free_ports, prepared, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.integration, pytest.mark.timeout(600)]
 
 
 def remains(running: Running) -> list[str]:

@@ -18,7 +18,12 @@ from pipelines.lake.query import LakeQuery
 from pipelines.tape import read_tape
 from tests.running import FAST, Running, platform, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.chaos, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.integration,
+    pytest.mark.chaos,
+    pytest.mark.timeout(600),
+]
 
 SYMBOLS = ("AAPL", "MSFT", "SPY", "QQQ", "IWM", "TSLA")
 TABLES = {"t": "trades", "q": "quotes", "b": "bars"}

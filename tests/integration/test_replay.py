@@ -17,7 +17,7 @@ from serve.market import Staleness
 from tests import talib_oracle
 from tests.running import FAST, platform, until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.heavy, pytest.mark.integration, pytest.mark.timeout(600)]
 
 SPEED = 600
 FILE = "bars_1min_spy_2011_01.parquet"

@@ -27,7 +27,10 @@ from rl.registry import Registry
 from rl.sweep import sweep
 from rl.train import TrainConfig, TrainingFailed, normalisation, train
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # RLlib's own imports warn a good deal
+pytestmark = [
+    pytest.mark.heavy,
+    pytest.mark.filterwarnings("ignore"),  # RLlib's own imports warn a good deal
+]
 
 SMALL = TrainConfig(
     budget_s=60,

@@ -31,7 +31,7 @@ from serve.config import FeedConfig, ServeConfig
 from serve.ingress import socket_dir
 from tests.serve.conftest import bar, features_item, record, trade
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(240)]
 START_S, DEADLINE_S = 150, 20
 
 

@@ -8,8 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pipelines.kinesis.clients import client_of
 from pipelines.ports import KinesisConfig
+
+pytestmark = pytest.mark.heavy
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "plain_pyspark.py"
 # Runs a script and says which modules of its process it should not need.

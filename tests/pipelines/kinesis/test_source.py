@@ -18,6 +18,8 @@ from pipelines.ports import KinesisConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
 from tests.pipelines.kinesis.deadly import PLACES, deadly_source
 
+pytestmark = pytest.mark.heavy
+
 Batches = dict[int, list[list[str]]]
 
 

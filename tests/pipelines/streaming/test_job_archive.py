@@ -30,7 +30,7 @@ from pipelines.streaming.job import StreamingJob
 from pipelines.streaming.session import SparkConfig, close_session, open_session
 from tests.chaos.killed_job import KilledJob
 
-pytestmark = pytest.mark.timeout(600)  # a machine may be busy
+pytestmark = [pytest.mark.heavy, pytest.mark.timeout(600)]  # a machine may be busy
 
 SPARK = SparkConfig(master="local[2]", app_name="archive-test", driver_memory="512m", ui_port=None)
 

@@ -30,6 +30,8 @@ from pipelines.streaming.config import StreamingConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
 from tests.running import until
 
+pytestmark = pytest.mark.heavy
+
 SPARK = SparkConfig(
     master="local[2]",
     app_name="signals-test",
