@@ -22,6 +22,7 @@ settings.load_profile("raytape")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what is heavy in one process: two of them at once are more than two cores hold."""
     for item in items:
