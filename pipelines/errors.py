@@ -9,6 +9,7 @@
     │   └── FeedTransient      trying again later can
     ├── MalformedFrame         a frame cannot be decoded; carries the raw bytes
     ├── StreamError            Kinesis refused or broke
+    │   ├── StreamMissing      no such stream, or no such shard in it
     │   ├── StreamUnavailable  no answer in time; trying again later can help
     │   ├── DataLoss           records that were promised are gone; names the range
     │   └── StreamReplaced     the stream was deleted and made anew
@@ -67,6 +68,10 @@ class MalformedFrame(RaytapeError):
 
 class StreamError(RaytapeError):
     """Kinesis refused or broke."""
+
+
+class StreamMissing(StreamError):
+    """There is no such stream, or no such shard in it."""
 
 
 class StreamUnavailable(StreamError):

@@ -20,7 +20,7 @@ from itertools import takewhile
 from pipelines.errors import StreamError, StreamUnavailable
 from pipelines.kinesis.cursor import FIRST_PAGE, Cursor, Page, RawRecord
 from pipelines.kinesis.lag import Lag, Pace
-from pipelines.kinesis.offsets import Position, Shard, ShardOffset, share, span_ms
+from pipelines.kinesis.offsets import Position, Shard, ShardOffset, shares, span_ms
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _EMPTY_PAGES = 20  # the service walks through empty stretches of a shard in ste
 _LITTLE = 256 * 1024  # bytes that may be read through to find the tip, whoever reads them again
 _PAGE_BYTES = 8_000_000
 _FAR_MS = 2_000
+_SEEN_EVERY_MS = 3_600_000  # how often it is logged that nothing came; each time is an empty batch
+_CLOCKS_MS = 600_000  # by which ours and the service's may differ where nothing is known of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,24 @@ class Limit:
     records: int | None = None
     max_bytes: int | None = None
 
-    def for_one_of(self, shards: int) -> Limit:
-        """The part of one shard."""
-        return Limit(
-            records=None if self.records is None else share(self.records, shards),
-            max_bytes=None if self.max_bytes is None else share(self.max_bytes, shards),
-        )
+    def among(self, shards: Sequence[str]) -> list[dict[str, Limit]]:
+        """The part of each shard; of fewer records than shards some have one, or else the next.
+
+        >>> [{s: part.records for s, part in turn.items()} for turn in Limit(3).among("ab")]
+        [{'a': 2, 'b': 1}]
+        >>> [{s: part.records for s, part in turn.items()} for turn in Limit(2).among("abc")]
+        [{'a': 1, 'b': 1}, {'c': 1}]
+        """
+        size = None if self.max_bytes is None else max(1, self.max_bytes // max(1, len(shards)))
+        if self.records is None or not shards:
+            return [{shard: Limit(max_bytes=size) for shard in shards}]
+        at_once = min(self.records, len(shards))
+        parts = shares(self.records, at_once)
+        turns = [shards[first : first + at_once] for first in range(0, len(shards), at_once)]
+        return [
+            {shard: Limit(most, size) for shard, most in zip(turn, parts, strict=False)}
+            for turn in turns
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +96,7 @@ class EndFinder:
         native_time: Whether the service can find a place by time.
         fetch_size: Records per GetRecords where pages are read through.
         keep_bytes: Records of a batch are kept at hand up to this size.
+        retention_ms: How long the service keeps a record, if that is known.
         clock_ms: Wall clock, milliseconds.
     """
 
@@ -93,6 +108,7 @@ class EndFinder:
         native_time: bool,
         fetch_size: int,
         keep_bytes: int,
+        retention_ms: int | None = None,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         self._shard = shard
@@ -100,8 +116,11 @@ class EndFinder:
         self._native_time = native_time
         self._fetch_size = fetch_size
         self._keep_bytes = keep_bytes
+        self._retention_ms = retention_ms
         self._clock_ms = clock_ms
         self._cursor: Cursor | None = None
+        self._fresh = True  # it has given no page yet
+        self._whole = True  # nothing had expired between its place and the page that it gave first
         self._latest = False
         self._opened = False
         self._pace: Pace | None = None
@@ -148,17 +167,28 @@ class EndFinder:
         self.last_lag = found.lag
         return found
 
-    def _at(self, place: Position) -> Cursor:
-        if self._cursor is None or self._cursor.position != place:
+    def _at(self, place: ShardOffset) -> Cursor:
+        if self._cursor is None or self._cursor.position != place.end:
             self.close()
             # LATEST means now, once; whoever comes back later must not skip what came meanwhile.
-            self._cursor = self._open_cursor(self._shard, place, self._latest)
+            self._cursor = self._open_cursor(self._shard, place.end, self._latest)
             self._opened, self._latest = True, False
+            self._fresh, self._whole = True, not place.end.exact or self._unexpired(place)
         return self._cursor
+
+    def _unexpired(self, place: ShardOffset) -> bool:
+        """Whether what came behind a place must all be there still, however quiet it was."""
+        if self._retention_ms is None:
+            return False
+        return self._now_ms() < place.end_ms + self._retention_ms - _CLOCKS_MS
+
+    def _now_ms(self) -> int:
+        """About now on the service's clock."""
+        return self._clock_ms() + (self._ahead_ms or 0)
 
     def _read_on(self, place: ShardOffset, limit: Limit, *, one_page: bool = False) -> Found:
         """Read through what follows a place, up to the tip or the limit."""
-        cursor = self._at(place.end)
+        cursor = self._at(place)
         taken: list[RawRecord] | None = []
         count = size = 0
         begun_ms = self._tip_at_ms
@@ -166,14 +196,18 @@ class EndFinder:
             wanted = self._fetch_size
             if limit.records is not None:
                 wanted = min(wanted, limit.records - count)
+            asked_ms = self._now_ms()
             page = self._page(cursor, wanted)
+            seamless = self._whole and (page.seamless or self._fresh)
+            self._fresh = False
+            self._whole = self._whole or bool(page.records)
             due = self._due(page.records)
             count += len(due)
             size += sum(len(record.data) for record in due)
             if due:
-                first = count == len(due) and (page.seamless or not place.begin.exact)
+                first = count == len(due) and (seamless or not place.begin.exact)
                 place = _through(place, due, first_known=first)
-            if taken is not None and (count == len(due)) and not page.seamless:
+            if taken is not None and (count == len(due)) and not seamless:
                 taken = None  # whoever reads the range looks whether its begin is still there
             if taken is not None:
                 taken = [*taken, *due] if size <= self._keep_bytes else None
@@ -184,6 +218,8 @@ class EndFinder:
                 return self._found(replace(place, done=True), taken, count, ms=0)
             if page.at_tip:
                 self._measure(begun_ms, count, size)
+                if not count and seamless:
+                    place = self._seen(place, asked_ms)
                 return self._found(place, taken, count, ms=0)
             full = (limit.records is not None and count >= limit.records) or (
                 limit.max_bytes is not None and size >= limit.max_bytes
@@ -221,8 +257,8 @@ class EndFinder:
             end = replace(place, end=Position("after", last), done=True)
             return self._found(end, None, None, ms=0)
         probe_ms = self._service_now_ms() - _TIP_WINDOW_MS
-        if self.stop_at_ms is not None:
-            probe_ms = min(probe_ms, self.stop_at_ms)
+        if (stop_ms := self._stop_ms()) is not None:
+            probe_ms = min(probe_ms, stop_ms)
         page = self._probe(probe_ms, size=_TIP_PAGE)
         seen = self._due(page.records) if page else ()
         if page and seen and place.end < Position("after", int(seen[-1].sequence)):
@@ -260,6 +296,16 @@ class EndFinder:
         if ms == 0:
             self._tip_at_ms = self._clock_ms()
         return Found(place, self._reads, lag, records or None, left, caught_up=ms == 0)
+
+    def _seen(self, place: ShardOffset, at_ms: int) -> ShardOffset:
+        """The place, from time to time with the moment up to which nothing came behind it.
+
+        A driver that begins there when the record before it has expired knows by that what is gone.
+        """
+        known = self._retention_ms is not None and place.end.exact
+        if not known or at_ms - place.end_ms < _SEEN_EVERY_MS:
+            return place
+        return replace(place, end_ms=at_ms)
 
     def _behind(self, page: Page, place: ShardOffset) -> int:
         """Milliseconds that a place lies behind the tip, 1 at least."""
@@ -314,9 +360,13 @@ class EndFinder:
         """Now on the service's clock, not later than it is; 0 while nothing is known of it."""
         return 0 if self._ahead_ms is None else self._clock_ms() + self._ahead_ms
 
+    def _stop_ms(self) -> int | None:
+        """When an AvailableNow query ends, on the service's clock where that is ahead of ours."""
+        return None if self.stop_at_ms is None else self.stop_at_ms + max(0, self._ahead_ms or 0)
+
     def _due(self, records: Sequence[RawRecord]) -> Sequence[RawRecord]:
         """The records before the moment at which an AvailableNow query ends."""
-        stop_ms = self.stop_at_ms
+        stop_ms = self._stop_ms()
         if stop_ms is None or not records or records[-1].arrival_ms <= stop_ms:
             return records
         return list(takewhile(lambda record: record.arrival_ms <= stop_ms, records))

@@ -96,7 +96,8 @@ class ShardOffset:
     Args:
         begin: Where the batch began that ended here.
         end: Where it ended.
-        end_ms: Arrival of the last record before ``end``, milliseconds since the epoch, if known.
+        end_ms: Arrival of the last record before ``end``, milliseconds since the epoch, if known;
+            or a later moment, up to which nothing else had come.
         done: The shard is closed and ``end`` lies behind its last record.
     """
 
@@ -261,6 +262,19 @@ def follow(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> dict[s
     return found
 
 
+def childless(places: Mapping[str, ShardOffset], shards: Iterable[Shard]) -> list[str]:
+    """Shards read to their end whose children the service does not list yet.
+
+    >>> done = {"a": ShardOffset(HORIZON, Position("after", 7), done=True)}
+    >>> childless(done, [Shard("a")]), childless(done, [Shard("a"), Shard("b", ("a",))])
+    (['a'], [])
+    """
+    shards = list(shards)
+    parents = {parent for shard in shards for parent in shard.parents}
+    listed = {shard.id for shard in shards}
+    return sorted(s for s, place in places.items() if place.done and s in listed - parents)
+
+
 def orphans(places: Iterable[str], shards: Iterable[Shard]) -> list[Shard]:
     """Shards without a place whose parents the service has forgotten, all of them.
 
@@ -300,13 +314,14 @@ def without_lost(
     return found | begun
 
 
-def share(total: int, parts: int) -> int:
-    """An equal share, at least 1.
+def shares(total: int, parts: int) -> list[int]:
+    """Equal shares that add up to no more than there is.
 
-    >>> share(10, 3), share(1, 5)
-    (4, 1)
+    >>> shares(10, 3), shares(1, 3)
+    ([4, 3, 3], [1, 0, 0])
     """
-    return max(1, -(-total // max(1, parts)))
+    each, left = divmod(total, parts)
+    return [each + (part < left) for part in range(parts)]
 
 
 def span_ms(max_bytes: int) -> int:

@@ -13,7 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipelines.errors import DataLoss, StreamReplaced, StreamUnavailable
+from pipelines.errors import (
+    DataLoss,
+    StreamError,
+    StreamMissing,
+    StreamReplaced,
+    StreamUnavailable,
+)
 from pipelines.kinesis.begin import Begin
 from pipelines.kinesis.budget import ReadBudget
 from pipelines.kinesis.cursor import Cursor, RawRecord, ShardCursor
@@ -27,16 +33,18 @@ from pipelines.kinesis.offsets import (
     ShardOffset,
     ShardRange,
     StreamOffset,
+    childless,
     follow,
     is_symbolic,
     lost,
     without_lost,
 )
-from pipelines.kinesis.service import Gate, created_ms, list_shards, name_of
+from pipelines.kinesis.service import Gate, list_shards, name_of, summary_of
 
 log = logging.getLogger(__name__)
 
 _CHECK_STREAM_S = 10.0
+_LIST_AGAIN_S = 1.0
 _REQUEST_TIMEOUT_S = 5.0
 _LONGEST_WAIT_S = 5.0
 _BEGIN_WAIT_S = 60.0
@@ -58,7 +66,8 @@ class BatchPlanner:
             first page of a backlog there is not counted.
         keep_bytes: Records of a batch are kept at hand up to this size, in each shard.
         keep_bytes_in_all: The same in all shards together.
-        open_cursor: Makes a cursor that is pushed its records; it polls by default.
+        subscribe: Makes what opens cursors that are pushed their records, for the stream that
+            there is now; it polls by default.
         fail_on_data_loss: Raise when a shard is gone that was not read to its end.
         restart_when_replaced: Begin with the oldest record of a stream made anew, or raise.
         clock_ms: Wall clock, milliseconds.
@@ -77,7 +86,7 @@ class BatchPlanner:
         reads_per_s: float | None = None,
         keep_bytes: int = 900_000,
         keep_bytes_in_all: int = 8_000_000,
-        open_cursor: OpenCursor | None = None,
+        subscribe: Callable[[], OpenCursor] | None = None,
         fail_on_data_loss: bool = True,
         restart_when_replaced: bool = False,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -94,20 +103,24 @@ class BatchPlanner:
         self._keep_bytes = keep_bytes
         self._keep_in_all = keep_bytes_in_all
         self._gate = Gate()
-        self._open_pushed = open_cursor
+        self._subscribe = subscribe
+        self._open_pushed = subscribe and subscribe()
         self._fail_on_data_loss = fail_on_data_loss
         self._restart_when_replaced = restart_when_replaced
         self._clock_ms = clock_ms
         self._monotonic = monotonic
         self._sleep = sleep
         self._created_ms = 0
+        self._retention_ms: int | None = None
         self._checked_at = float("-inf")
+        self._listed_at = float("-inf")
         self._shards: list[Shard] = []
         self._stale = True
         self._first: Mapping[str, ShardOffset] | None = None
         self._asked_ms: int | None = None  # when the first end was asked for: what LATEST means
         self._answered = True  # at once, when it was
         self._finders: dict[str, EndFinder] = {}
+        self._turn = 0  # which shard comes first, where not all may have a part
         self._stop_at_ms: int | None = None
         self._kept: dict[ShardRange, Sequence[RawRecord]] = {}
         self._newest: dict[str, Any] | None = None
@@ -122,7 +135,8 @@ class BatchPlanner:
     def stop_at_now(self) -> None:
         """Let no batch hold anything that arrives after this moment."""
         self._stop_at_ms = self._clock_ms()
-        self._open_pushed = None  # that nothing was pushed would not say that nothing is there
+        # That nothing was pushed would not say that nothing is there.
+        self._subscribe = self._open_pushed = None
 
     def report(self) -> dict[str, Any] | None:
         """The newest end and the lag by shard, from memory."""
@@ -157,19 +171,25 @@ class BatchPlanner:
         latest = self._begin.kind == LATEST and is_symbolic(start)
         try:
             places = self._awaited(start) if latest else self._places(start)
-        except StreamUnavailable as error:
-            if self._stop_at_ms is not None or latest:
+        except (StreamUnavailable, StreamMissing) as error:
+            missing = isinstance(error, StreamMissing) and not self._restart_when_replaced
+            if missing or self._stop_at_ms is not None or latest:
                 raise  # "nothing new" would end it as if all were read, or be the begin itself
             log.warning("%s: no batch now: %s", self._name, error)
             return dict(start)
         shards = self._readable([shard for shard, place in places.items() if not place.done])
-        part = limit.for_one_of(len(shards))
-        found = self._look(shards, places, part)
+        self._turn += 1
+        first = self._turn % max(1, len(shards))
+        found: dict[str, Found] = {}
+        moved = False
+        for parts in limit.among(shards[first:] + shards[:first]):
+            now = self._look(parts, places)
+            moved = any(_moved(places[shard], one.place) for shard, one in now.items())
+            found |= now
+            if moved:
+                break
         self._stale = self._stale or any(one.place.done for one in found.values())
         ends = {**places, **{shard: one.place for shard, one in found.items()}}
-        moved = any(
-            one.place.done or one.place.end != places[shard].end for shard, one in found.items()
-        )
         # Children that begin are logged at once: later their parent may be forgotten.
         moved = moved or places.keys() != start.get("shards", places).keys()
         # Spark logs a first batch even if it is empty: with the begin resolved in it, LATEST stays
@@ -206,9 +226,10 @@ class BatchPlanner:
         return [s for s in shards if self._budget.wait_s(s, now_s=self._monotonic()) <= 0]
 
     def _look(
-        self, shards: list[str], places: Mapping[str, ShardOffset], limit: Limit
+        self, parts: Mapping[str, Limit], places: Mapping[str, ShardOffset]
     ) -> dict[str, Found]:
-        """What is found in each shard that answers."""
+        """What is found in each shard that answers, each with its part of the limit."""
+        shards = list(parts)
         listed = {shard.id: shard for shard in self._shards}
 
         def look(shard: str) -> Found | None:
@@ -220,10 +241,13 @@ class BatchPlanner:
                 and place.end.kind == "time"
             )
             try:
-                return finder.next_end(listed.get(shard), place, limit, latest=latest)
-            except StreamUnavailable as error:
-                if self._stop_at_ms is not None:
+                return finder.next_end(listed.get(shard), place, parts[shard], latest=latest)
+            except (StreamUnavailable, StreamMissing) as error:
+                missing = isinstance(error, StreamMissing)
+                if self._stop_at_ms is not None or (missing and not self._restart_when_replaced):
                     raise
+                if missing:  # the stream may be another one, whatever the next look says
+                    self._checked_at, self._stale = float("-inf"), True
                 log.warning("%s: shard not looked at: %s", self._name, error)
                 return None
 
@@ -262,6 +286,7 @@ class BatchPlanner:
                 native_time=self._native_time and self._open_pushed is None,
                 fetch_size=self._fetch_size,
                 keep_bytes=self._keep_bytes,
+                retention_ms=self._retention_ms,
                 clock_ms=self._clock_ms,
             )
         finder.stop_at_ms = self._stop_at_ms
@@ -282,18 +307,16 @@ class BatchPlanner:
     def _places(self, start: Mapping[str, Any]) -> Mapping[str, ShardOffset]:
         """Where the batch begins in each shard, looked up anew where that may have changed."""
         known = None if is_symbolic(start) else StreamOffset.from_dict(start)
-        if self._monotonic() - self._checked_at >= _CHECK_STREAM_S:
-            made_ms = created_ms(
-                self._client, self._stream, timeout_s=_REQUEST_TIMEOUT_S, gate=self._gate
-            )
-            self._stale = self._stale or made_ms != self._created_ms
-            self._created_ms = made_ms
-            self._checked_at = self._monotonic()
+        self._check_stream()
+        if known is not None and self._monotonic() - self._listed_at >= _LIST_AGAIN_S:
+            # The listing may lag behind what a shard that ended already says.
+            self._stale = self._stale or bool(childless(known.shards, self._shards))
         if self._stale:
             self._shards = list_shards(
                 self._client, self._stream, timeout_s=_REQUEST_TIMEOUT_S, gate=self._gate
             )
             self._stale = False
+            self._listed_at = self._monotonic()
         if known is None:
             if self._first is None:
                 asked_ms = self._clock_ms() if self._asked_ms is None else self._asked_ms
@@ -310,6 +333,35 @@ class BatchPlanner:
                 "parents: what they held before their oldest records may be gone"
             )
         return following
+
+    def _check_stream(self) -> None:
+        """Look, now and then, whether the stream is another one by now."""
+        if self._monotonic() - self._checked_at < _CHECK_STREAM_S:
+            return
+        summary = summary_of(
+            self._client, self._stream, timeout_s=_REQUEST_TIMEOUT_S, gate=self._gate
+        )
+        self._stale = self._stale or summary.created_ms != self._created_ms
+        self._created_ms = summary.created_ms
+        # Where no place is found by time, records expire by rules of its own (embedded Kinesis).
+        self._retention_ms = summary.retention_ms if self._native_time else None
+        self._checked_at = self._monotonic()
+
+    def replaced(self, offset: Mapping[str, Any]) -> bool:
+        """Whether what an offset in JSON form stands for went with its stream, and may be left out.
+
+        Not while the service does not say: whoever reads it waits longer for an answer.
+        """
+        if not self._restart_when_replaced or is_symbolic(offset):
+            return False
+        made_ms = StreamOffset.from_dict(offset).created_ms
+        if made_ms != self._created_ms:
+            try:
+                self._check_stream()
+            except StreamError as error:
+                log.warning("%s: not known whether it was made anew: %s", self._name, error)
+                return False
+        return made_ms != self._created_ms
 
     def _without_lost(self, places: Mapping[str, ShardOffset]) -> Mapping[str, ShardOffset]:
         """The places, without those in shards that are gone before they were read to their end.
@@ -350,7 +402,13 @@ class BatchPlanner:
         for finder in self._finders.values():
             finder.close()
         self._finders.clear()
+        self._open_pushed = self._subscribe and self._subscribe()
         return Begin(TRIM_HORIZON).resolve(self._shards, now_ms=self._clock_ms())
+
+
+def _moved(before: ShardOffset, after: ShardOffset) -> bool:
+    """Whether there is something to log."""
+    return after.done or (after.end, after.end_ms) != (before.end, before.end_ms)
 
 
 def _begun_late(

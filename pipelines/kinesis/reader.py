@@ -25,6 +25,7 @@ from pipelines.kinesis.offsets import (
     TRIM_HORIZON,
     Position,
     ShardOffset,
+    childless,
     follow,
     lost,
 )
@@ -184,7 +185,9 @@ class StreamReader:
             log.warning("%s: the next shards are not known yet: %s", self._stream, error)
             return
         self._places = follow(self._places, shards)
-        self._cursors = {s: c for s, c in self._cursors.items() if not c.closed}
+        waiting = childless(self._places, shards)
+        self.at_tip = self.at_tip and not waiting
+        self._cursors = {s: c for s, c in self._cursors.items() if not c.closed or s in waiting}
         self._open(latest=False)
 
     def _open(self, *, latest: bool) -> None:

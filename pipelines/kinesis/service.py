@@ -12,6 +12,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +26,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 
-from pipelines.errors import StreamError, StreamUnavailable
+from pipelines.errors import StreamError, StreamMissing, StreamUnavailable
 from pipelines.kinesis.offsets import Shard
 from pipelines.retry import delays
 
@@ -40,9 +41,10 @@ _THROTTLED = frozenset(
 )  # fmt: skip
 _TRANSIENT = _THROTTLED | {
     "InternalFailure", "InternalFailureException", "ServiceUnavailable", "RequestTimeout", "500",
-    "502", "503", "504",
+    "502", "503", "504", "ResourceInUseException",
 }  # fmt: skip
 EXPIRED = "ExpiredIteratorException"
+_MISSING = "ResourceNotFoundException"
 
 
 class Gate:
@@ -111,6 +113,7 @@ def attempt(call: Callable[[], T], *, what: str, timeout_s: float, gate: Gate | 
 
     Raises:
         StreamUnavailable: It did not work out in time.
+        StreamMissing: There is no such stream or shard.
         StreamError: The service refused for good.
         ClientError: The iterator expired (the caller renews it).
     """
@@ -154,11 +157,14 @@ def may_pass(error: ClientError, what: str) -> bool:
     """Whether trying again can help; not with an expired iterator, which its owner must renew.
 
     Raises:
+        StreamMissing: There is no such stream or shard.
         StreamError: The service refused for good.
     """
     code = _code(error)
     if code == EXPIRED:
         return False
+    if code == _MISSING:
+        raise StreamMissing(f"{what}: {code}: {error}") from error
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     if code not in _TRANSIENT and status < 500:
         raise StreamError(f"{what}: {code}: {error}") from error
@@ -215,8 +221,23 @@ def list_shards(
         arguments = {"NextToken": answer["NextToken"]}
 
 
-def created_ms(client: Any, stream: str, *, timeout_s: float = 30, gate: Gate | None = None) -> int:
-    """When a stream was made, wall milliseconds.
+@dataclass(frozen=True, slots=True)
+class StreamSummary:
+    """What the service says of a stream.
+
+    Args:
+        created_ms: When it was made, wall milliseconds.
+        retention_ms: How long it keeps a record.
+    """
+
+    created_ms: int
+    retention_ms: int
+
+
+def summary_of(
+    client: Any, stream: str, *, timeout_s: float = 30, gate: Gate | None = None
+) -> StreamSummary:
+    """The summary of a stream.
 
     Raises:
         StreamError: There is no such stream, or the service did not answer.
@@ -227,5 +248,7 @@ def created_ms(client: Any, stream: str, *, timeout_s: float = 30, gate: Gate | 
         timeout_s=timeout_s,
         gate=gate,
     )
-    made: datetime = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
-    return round(made.timestamp() * 1000)
+    summary = answer["StreamDescriptionSummary"]
+    made: datetime = summary["StreamCreationTimestamp"]
+    hours: int = summary["RetentionPeriodHours"]
+    return StreamSummary(round(made.timestamp() * 1000), hours * 3_600_000)

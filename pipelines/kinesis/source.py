@@ -13,7 +13,8 @@ The options are those of :mod:`pipelines.kinesis.options`. Plain PySpark is enou
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -38,6 +39,8 @@ from pipelines.kinesis.options import SourceOptions, source_options
 from pipelines.kinesis.planner import BatchPlanner, OpenCursor
 from pipelines.kinesis.ranges import read_range
 from pipelines.workers import settle
+
+log = logging.getLogger(__name__)
 
 __all__ = ["SCHEMA", "KinesisDataSource", "KinesisStreamReader", "source_options"]
 
@@ -136,7 +139,13 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         self._driver.stop_at_now()
 
     def partitions(self, start: dict[str, Any], end: dict[str, Any]) -> Sequence[InputPartition]:
-        """A task for each shard that has records between two offsets."""
+        """A task for each shard that has records between two offsets.
+
+        None for a batch that was planned in a stream that is gone, where that is no error.
+        """
+        if start != end and self._driver.replaced(end):
+            log.warning("%s: a batch went with its stream: %s", self._options.name, end)
+            return []
         parts = []
         for one in ranges(start, end):
             records = self._planner.at_hand(one) if self._planner else None
@@ -191,7 +200,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
                 fetch_size=options.fetch_size,
                 reads_per_s=options.reads_per_s,
                 keep_bytes=options.inline_bytes,
-                open_cursor=_pushed(client, options),
+                subscribe=_subscription(client, options),
                 fail_on_data_loss=options.fail_on_data_loss,
                 restart_when_replaced=options.restart_when_replaced,
             )
@@ -209,12 +218,17 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
         raise ConfigError(f"kinesis source: cannot keep the limit {limit!r}")
 
 
-def _pushed(client: Any, options: SourceOptions) -> OpenCursor | None:
-    """What makes the driver's cursors in fan-out mode; ``None`` where it polls."""
-    if options.consumer is None:
+def _subscription(client: Any, options: SourceOptions) -> Callable[[], OpenCursor] | None:
+    """What registers the driver's consumer in fan-out mode; ``None`` where it polls."""
+    name = options.consumer
+    if name is None:
         return None
-    consumer = consumer_arn(client, options.stream, options.consumer)
-    return lambda shard, place, latest: FanOutCursor(client, consumer, shard, place, latest=latest)
+
+    def subscribe() -> OpenCursor:
+        arn = consumer_arn(client, options.stream, name)
+        return lambda shard, place, latest: FanOutCursor(client, arn, shard, place, latest=latest)
+
+    return subscribe
 
 
 def _bytes_of(part: Part) -> float:

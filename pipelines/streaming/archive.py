@@ -25,7 +25,7 @@ from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.events import DAY_NS
 from pipelines.kinesis.clients import client_of
-from pipelines.kinesis.service import created_ms
+from pipelines.kinesis.service import summary_of
 from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
 from pipelines.lake.archive_state import ArchiveState, Totals
@@ -106,7 +106,7 @@ class Archive:
                 )
             totals = self.state.totals
             totals = replace(totals, streams_replaced=totals.streams_replaced + self.replaced)
-            awaited = replaced.last_of(self._query(timeout_s=None)) if self.replaced else {}
+            awaited = self._last_of() if self.replaced else {}
             self.state = replace(
                 self.state,
                 stream=stream,
@@ -305,8 +305,12 @@ class Archive:
         }  # fmt: skip
         rows = missing.times_of(tables)
         # Without a limit of time: a batch that failed on one is replayed, and fails for ever.
-        lake, days = self._query(timeout_s=None), missing.FORGOTTEN_NS // DAY_NS + 1
-        return missing.gaps_of(holes, rows, lambda: replaced.last_of(lake, days=days))
+        return missing.gaps_of(holes, rows, self._last_of)
+
+    def _last_of(self) -> dict[str, int]:
+        """The newest moment that the lake knows of each symbol that is not forgotten, market ns."""
+        days = missing.FORGOTTEN_NS // DAY_NS + 1
+        return replaced.last_of(self._query(timeout_s=None), days=days)
 
     def _load(self) -> ArchiveState:
         return archive_state.load(self._query())
@@ -340,7 +344,7 @@ def start(
         maxBytesInFirstBatch=config.first_max_bytes,
         failOnDataLoss=config.fail_on_data_loss,
         # Of the five reads a second that a shard allows to all its readers.
-        readsPerSecond=2 if everything_and_stop else 0.5,
+        readsPerSecond=1 if everything_and_stop else 0.5,
     )
     spark.sparkContext.setLocalProperty("spark.scheduler.pool", ARCHIVE_POOL)
     writing = (
@@ -364,7 +368,7 @@ def stream_identity(config: KinesisConfig) -> str:
     Raises:
         StreamError: There is no such stream, or the service did not answer.
     """
-    return f"{config.market_data}@{created_ms(client_of(config), config.market_data)}"
+    return f"{config.market_data}@{summary_of(client_of(config), config.market_data).created_ms}"
 
 
 def _run(frame: DataFrame, task: Task, single: bool) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ _LAST = """
 """
 
 
-def last_of(query: LakeQuery, *, days: int | None = None) -> dict[str, int]:
+def last_of(query: LakeQuery, *, days: int) -> dict[str, int]:
     """The newest moment that the lake knows of each symbol, market ns.
 
     Args:
@@ -44,10 +44,8 @@ def last_of(query: LakeQuery, *, days: int | None = None) -> dict[str, int]:
     Raises:
         LakeError: The lake cannot be read.
     """
-    first = date.min
-    if days is not None:
-        held = {day for name in TABLES_WITH_TIME for day in query.days(name)}
-        first = max(held, default=date.max) - timedelta(days)
+    held = {day for name in TABLES_WITH_TIME for day in query.days(name)}
+    first = max(held, default=date.max) - timedelta(days)
     rows = query.sql(_LAST, {"minute": MINUTE_NS, "first": first.isoformat()}).to_pylist()
     return {row["symbol"]: row["ns"] for row in rows}
 

@@ -21,6 +21,7 @@ class FakeKinesis:
     def __init__(self) -> None:
         self.now_ms = 1_000_000
         self.created_ms = 500_000
+        self.retention_hours = 24
         self.shards: dict[str, dict[str, Any]] = {}
         self.failures: list[Exception] = []
         self.reads: list[tuple[str, int]] = []
@@ -45,6 +46,12 @@ class FakeKinesis:
     def trim(self, shard: str, count: int) -> None:
         del self.shards[shard]["records"][:count]
 
+    def expire(self) -> None:
+        """Forget what is older than the retention."""
+        oldest_ms = self.now_ms - self.retention_hours * 3_600_000
+        for shard in self.shards.values():
+            shard["records"] = [r for r in shard["records"] if r[1] >= oldest_ms]
+
     def sequences(self, shard: str) -> list[int]:
         return [sequence for sequence, _ in self.shards[shard]["records"]]
 
@@ -55,7 +62,11 @@ class FakeKinesis:
     def describe_stream_summary(self, *, StreamName: str) -> dict[str, Any]:  # noqa: N803
         self._fail()
         made = datetime.fromtimestamp(self.created_ms / 1000, UTC)
-        return {"StreamDescriptionSummary": {"StreamCreationTimestamp": made}}
+        summary = {
+            "StreamCreationTimestamp": made,
+            "RetentionPeriodHours": self.retention_hours,
+        }
+        return {"StreamDescriptionSummary": summary}
 
     def list_shards(self, *, StreamName: str) -> dict[str, Any]:  # noqa: N803
         self._fail()

@@ -166,6 +166,36 @@ def test_plan_keeps_a_limit_in_records(fake: Any) -> None:
     assert query.log[-1]["shards"]["a"]["end"] == f"after:{made[-1]}"
 
 
+@settings(max_examples=50, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=1, max_size=6),
+    limit=st.integers(1, 10),
+    available_now=st.booleans(),
+)
+def test_plan_over_any_shards_holds_at_most_its_limit_and_reads_everything(
+    counts: list[int], limit: int, available_now: bool, make_fake: Callable[[], Any]
+) -> None:
+    service = make_fake()
+    made = []
+    for n, count in enumerate(counts):
+        shard = f"a{n}" if n else "a"
+        if n:
+            service.add_shard(shard)
+        made += service.put(shard, count=count)
+    query = Query(service)
+    if available_now:
+        query.planner.stop_at_now()
+    got = []
+    while True:
+        before = len(query.log)
+        batch = query.tick(Limit(records=limit))
+        assert len(batch) <= limit
+        got += batch
+        if len(query.log) == before:
+            break
+    assert sorted(got) == made
+
+
 def test_plan_cuts_a_backlog_by_arrival_without_reading_it(fake: Any) -> None:
     query = Query(fake)
     made = fake.put("a")
@@ -292,3 +322,13 @@ def test_plan_with_available_now_ends_at_the_moment_it_began(
     assert got == made
     query.restart()
     assert query.tick()[-1] == later[-1]
+
+
+@pytest.mark.parametrize("native_time", [True, False])
+def test_plan_with_available_now_by_a_clock_that_is_late_leaves_nothing_out(
+    fake: Any, native_time: bool
+) -> None:
+    made = fake.put("a", count=20)
+    query = Query(_Skewed(fake, -3_000), native_time=native_time)
+    query.planner.stop_at_now()
+    assert query.drain() == made

@@ -11,8 +11,11 @@ import pytest
 
 from pipelines.errors import DataLoss, StreamError, StreamReplaced, StreamUnavailable
 from pipelines.kinesis import service
+from pipelines.kinesis.cursor import ShardCursor
 from pipelines.kinesis.ends import Limit
-from pipelines.kinesis.offsets import ranges
+from pipelines.kinesis.offsets import Position, ranges
+from pipelines.kinesis.options import SourceOptions
+from pipelines.kinesis.source import KinesisStreamReader
 from tests.pipelines.kinesis.query import Query
 
 
@@ -233,4 +236,115 @@ def test_plan_of_a_quiet_shard_whose_last_record_expired_sees_no_loss(fake: Any)
     query.tick()
     fake.trim("a", 5)
     made = fake.put("a", count=2)
+    assert query.tick() == made
+
+
+def _quiet(query: Query, fake: Any, *, hours: int) -> None:
+    """Hours without a record, in which the query looks and what is old expires."""
+    for _ in range(2 * hours):
+        fake.now_ms += 1_800_000
+        fake.expire()
+        assert query.tick(after_s=1_800) == []
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+def test_plan_after_days_of_quiet_and_a_restart_sees_no_loss(fake: Any, looks: int) -> None:
+    query = Query(fake)
+    made = fake.put("a", count=5)
+    assert query.drain() == made
+    batches = len(query.log)
+    _quiet(query, fake, hours=72)
+    assert fake.sequences("a") == []
+    assert len(query.log) <= batches + 72
+    query.restart()
+    for _ in range(looks):
+        assert query.tick() == []
+    made = fake.put("a", count=2)
+    assert query.tick() == made
+    assert query.read(len(query.log) - 1) == made
+
+
+@pytest.mark.parametrize("looks", [0, 3])
+def test_plan_after_more_than_the_retention_away_says_that_records_may_be_gone(
+    fake: Any, looks: int
+) -> None:
+    query = Query(fake)
+    (last,) = fake.put("a")
+    query.drain()
+    fake.put("a", count=3)
+    fake.now_ms += 25 * 3_600_000
+    fake.expire()
+    query.restart()
+    for _ in range(looks):
+        assert query.tick() == []
+    (first,) = fake.put("a")
+    with pytest.raises(DataLoss, match=f"from after:{last} to at:{first} are gone"):
+        query.tick()
+
+
+def test_plan_of_a_shard_whose_children_are_listed_late_goes_on_with_them(fake: Any) -> None:
+    query = Query(fake)
+    made = fake.put("a", count=5)
+    fake.close_shard("a")
+    assert query.drain() == made
+    assert query.tick() == []
+    fake.add_shard("b", "a")
+    made = fake.put("b", count=2)
+    assert query.drain() == made
+
+
+def test_plan_while_the_stream_is_away_waits_for_the_new_one_when_asked_to(
+    fake: Any, refused: Callable[..., Exception]
+) -> None:
+    query = Query(fake, restart_when_replaced=True)
+    fake.put("a", count=5)
+    query.tick()
+    for _ in range(3):  # of the shard, and then of the stream
+        fake.failures = [refused("ResourceNotFoundException")]
+        assert query.tick() == []
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    assert query.tick() == made
+
+
+def test_plan_of_a_stream_made_anew_subscribes_to_the_new_one(fake: Any) -> None:
+    opened: list[int] = []
+
+    def subscribe() -> Any:
+        made_ms = fake.created_ms
+        opened.append(made_ms)
+
+        def open_cursor(shard: str, place: Position, latest: bool) -> ShardCursor:
+            assert fake.created_ms == made_ms, "a consumer of the stream that is gone"
+            return ShardCursor(fake, "s", shard, place, native_time=True, latest=latest)
+
+        return open_cursor
+
+    query = Query(fake, restart_when_replaced=True, subscribe=subscribe)
+    fake.put("a", count=5)
+    query.tick()
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    assert query.tick(after_s=60) == made
+    assert opened == [fake.created_ms - 1, fake.created_ms]
+
+
+def test_batch_that_was_planned_in_a_stream_made_anew_holds_nothing_when_asked_to(
+    fake: Any,
+) -> None:
+    query = Query(fake, restart_when_replaced=True)
+    fake.put("a", count=5)
+    query.tick()
+    start, end = query.log[-2:]
+    reader = KinesisStreamReader(SourceOptions.parse({"streamName": "s"}))
+    reader._planner = query.planner
+    assert len(reader.partitions(start, end)) == 1
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    query.restart()  # Spark asks for its last batch again
+    reader._planner = query.planner
+    assert reader.partitions(start, end) == []
     assert query.tick() == made

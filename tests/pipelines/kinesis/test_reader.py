@@ -213,3 +213,18 @@ def test_poll_when_the_look_for_children_fails_keeps_what_the_closed_shard_gave(
     assert reader.poll() == []  # the children are found now
     assert [int(r.sequence) for r in reader.poll()] == later
     reader.close()
+
+
+def test_poll_whose_children_are_listed_late_finds_them(fake: Any) -> None:
+    reader = StreamReader(KinesisConfig(), "s", start="TRIM_HORIZON", client=fake, reads_per_s=0)
+    made = fake.put("a", count=2)
+    fake.close_shard("a")
+    assert [int(r.sequence) for r in reader.poll()] == made
+    assert not reader.at_tip
+    assert reader.poll() == []
+    fake.add_shard("b", "a")
+    later = fake.put("b", count=2)
+    assert reader.poll() == []
+    assert [int(r.sequence) for r in reader.poll()] == later
+    assert reader.shards == ["b"]
+    reader.close()
