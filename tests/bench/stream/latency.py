@@ -38,6 +38,7 @@ class Measured:
         sent: Bars sent.
         took: Milliseconds from sending a closed bar to its features, per bar.
         signals: The same to its signal.
+        executor_mb: The most that executor and Python workers took until then, megabytes.
     """
 
     master: str
@@ -45,6 +46,7 @@ class Measured:
     sent: int
     took: Samples
     signals: Samples
+    executor_mb: float
 
 
 def latency(say: Say) -> list[Row]:
@@ -81,7 +83,7 @@ def sweep(say: Say, master: str, rates: Sequence[int] = RATES) -> list[Measured]
                 with load:
                     sent = _sent(job, load, derived)
                 took, signals = (between(sent, x) for x in (derived.features, derived.signals))
-                found.append(Measured(master, rate, len(sent), took, signals))
+                found.append(Measured(master, rate, len(sent), took, signals, job.executor_mb))
     return found[1:]
 
 
@@ -105,7 +107,7 @@ def _sent(job: JobProcess, load: Load, derived: Derived) -> Moments:
 
 
 def rows_of(measured: Sequence[Measured]) -> list[Row]:
-    """Four rows for each rate, those of :data:`AT` with targets; and how many bars got nothing."""
+    """Four rows for each rate, those of :data:`AT` with targets; memory; bars that got nothing."""
     rows = [
         Row(
             f"{what} at {one.rate:,} msg/s, {name}, {one.master}",
@@ -122,8 +124,13 @@ def rows_of(measured: Sequence[Measured]) -> list[Row]:
     ]
     features = sum(one.sent - len(one.took.values) for one in measured)
     signals = sum(one.sent - len(one.signals.values) for one in measured)
+    most = {one.master: one.executor_mb for one in measured}  # it only grows
     return [
         *rows,
+        *(
+            Row(f"memory of the executor with both queries, {master}", mb / 1000, "GB", 2)
+            for master, mb in most.items()
+        ),
         Row("bars without a feature row", features, "bars", 0),
         Row("bars without a signal", signals, "bars", 0),
     ]

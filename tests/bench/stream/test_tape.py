@@ -62,13 +62,13 @@ def test_chosen_part_that_is_not_there_names_those_that_are() -> None:
 
 def test_rows_of_latencies_have_targets_at_their_rate_alone() -> None:
     took = Samples([500.0, 900.0, 3000.0])
-    rows = rows_of([Measured("raydp", rate, 3, took, took) for rate in (500, 5000)])
+    rows = rows_of([Measured("raydp", rate, 3, took, took, 900.0) for rate in (500, 5000)])
     assert [row.met for row in rows] == [*[None] * 4, True, False, True, False, True, True]
 
 
 def test_draw_with_results_writes_a_picture(tmp_path: Path) -> None:
     assert draw(tmp_path, tmp_path) == []
-    one = Measured("raydp", 500, 1, Samples([400.0]), Samples([410.0]))
+    one = Measured("raydp", 500, 1, Samples([400.0]), Samples([410.0]), 900.0)
     document = [{**dataclasses.asdict(one), "took_ms": one.took.values}]
     (tmp_path / LATENCIES).write_bytes(orjson.dumps(document))
     (drawn,) = draw(tmp_path, tmp_path)
