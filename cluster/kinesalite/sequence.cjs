@@ -35,11 +35,12 @@ function parse(text) {
 const hex = (value, width) => value.toString(16).padStart(width, "0").slice(-width);
 
 function stringify(parts) {
-  const { shardCreateTime, shardIx = 0, seqIx = 0, byte1, seqTime, version = 2 } = parts;
-  if (version !== 2 || byte1 !== undefined || !(shardIx >= 0)) return stringifySequence(parts);
+  const { shardCreateTime, seqTime, byte1, version } = parts;
+  const shardIx = parts.shardIx || 0;
+  if ((version ?? 2) !== 2 || byte1 || shardIx < 0) return stringifySequence(parts);
   const created = hex(Math.floor(shardCreateTime / 1000), 9);
   const at = hex(Math.floor((seqTime || shardCreateTime) / 1000), 9);
-  const digits = `2${created}${hex(shardIx, 1)}${hex(BigInt(seqIx), 16)}00${at}${hex(shardIx, 8)}2`;
+  const digits = `2${created}${hex(shardIx, 1)}${hex(BigInt(parts.seqIx || 0), 16)}00${at}${hex(shardIx, 8)}2`;
   return BigInt(`0x${digits}`).toString();
 }
 

@@ -76,6 +76,9 @@ def places(random: Random) -> Iterator[tuple[str, Any]]:
         yield "stringify", {**parts, "version": random.randrange(4), "byte1": "7f"}
         yield "stringify", {"shardCreateTime": parts["shardCreateTime"], "shardIx": -1}
         yield "stringify", {"shardCreateTime": parts["shardCreateTime"]}
+        for missing in ("shardIx", "seqIx", "seqTime"):
+            yield "stringify", {**parts, missing: random.choice((None, 0, ""))}
+        yield "stringify", {**parts, "version": None, "byte1": random.choice((None, "", "00"))}
         digits = f"{random.getrandbits(180):045x}"
         yield "parse", str(int(f"2{digits}2", 16))
         yield "parse", str(int(f"{random.randrange(1, 16):x}{digits}{random.randrange(16):x}", 16))
