@@ -26,6 +26,8 @@ def test_small_batch_of_two_shards_is_one_task_of_signals_and_two_of_the_archive
 ) -> None:
     shards = [SimpleNamespace(shard=name) for name in ("a", "b")]
     monkeypatch.setattr(source, "ranges", lambda *_: shards)
-    monkeypatch.setattr(reader, "_planner", SimpleNamespace(at_hand=lambda _: []))
+    monkeypatch.setattr(
+        reader, "_planner", SimpleNamespace(at_hand=lambda _: [], replaced=lambda _: False)
+    )
     found = [[part.range.shard for part in task.value] for task in reader.partitions({}, {"x": 1})]
     assert found == tasks
