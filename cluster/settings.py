@@ -7,8 +7,9 @@ frozen configurations made from here and never look at the environment.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
@@ -17,6 +18,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pipelines.errors import ConfigError
 from pipelines.exchange.config import DEFAULT_SYMBOLS
 from pipelines.exchange.fakepaca import SYMBOL as TEST_SYMBOL
+
+_SECRET_KEY = re.compile(r"(?i)secret|password|token|access[._-]?key")
+"""What Spark hides in its own pages and logs, and a little more."""
+_NEXT_KEY = re.compile(r"(?:^|[\s,])spark\.[\w.-]+\s*=")
+"""A key inside a value: what separates it from the pair before is wrong."""
 
 
 class Settings(BaseSettings):
@@ -210,6 +216,15 @@ class Settings(BaseSettings):
     )
     spark_executor_memory: str = Field("768m", description="Heap of each.")
     spark_driver_memory: str = Field("768m", description="Heap of the driver.")
+    spark_state_parts: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Parts of the signals' state, a task each; an existing checkpoint keeps its.",
+    )
+    spark_conf: SecretStr = Field(
+        SecretStr(""), description="Further Spark configuration: spark.KEY=VALUE;spark.KEY=VALUE"
+    )
     archive_trigger_s: float = Field(10.0, gt=0, description="Interval of the archive query.")
     signals_trigger_s: float = Field(0.5, gt=0, description="Interval of the signals query.")
     fail_on_data_loss: bool = Field(True, description="Stop where the stream lost data unread.")
@@ -320,6 +335,11 @@ class Settings(BaseSettings):
             raise ValueError(f"no such file or folder: {value}")
         return value
 
+    @model_validator(mode="after")
+    def _conf_is_pairs(self) -> Self:
+        self.spark_extra()
+        return self
+
     @property
     def wall_clock(self) -> bool:
         """Whether market time is wall time: at Alpaca, and on the test feed wherever it is."""
@@ -357,6 +377,10 @@ class Settings(BaseSettings):
         """Credentials and endpoint of the object store, by their names."""
         return _pairs("storage_options", self.storage_options.get_secret_value(), secret=True)
 
+    def spark_extra(self) -> dict[str, str]:
+        """Further Spark configuration, by its keys."""
+        return _spark_pairs(self.spark_conf.get_secret_value())
+
     def keep_days(self) -> dict[str, int]:
         """Days that tables keep, by table."""
         pairs = _pairs("lake_keep_days", self.lake_keep_days)
@@ -389,6 +413,29 @@ def _pairs(setting: str, text: str, *, secret: bool = False) -> dict[str, str]:
             raise ConfigError(f"RAYTAPE_{setting.upper()}: {shown} is not KEY=VALUE")
         if part:
             found[name.strip()] = value.strip()
+    return found
+
+
+def _spark_pairs(text: str) -> dict[str, str]:
+    """The pairs of ``spark.KEY=VALUE;spark.KEY=VALUE``; a new line separates them as well.
+
+    >>> _spark_pairs("spark.jars.packages=a:b:1,c:d:2; spark.driver.extraJavaOptions=-Da=b")
+    {'spark.jars.packages': 'a:b:1,c:d:2', 'spark.driver.extraJavaOptions': '-Da=b'}
+
+    Raises:
+        ConfigError: A part of it is no pair, or is two; it is shown where no key is a secret's.
+    """
+    found = {}
+    parts = [part.strip() for part in re.split(r"[;\n]", text)]
+    for number, part in enumerate(filter(None, parts), start=1):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not re.fullmatch(r"spark\.[^\s,]+", key) or _NEXT_KEY.search(value):
+            shown = f"part {number} (hidden)" if _SECRET_KEY.search(text) else repr(part)
+            raise ConfigError(
+                f"RAYTAPE_SPARK_CONF: {shown} is not spark.KEY=VALUE; "
+                "write a semicolon between two pairs, a comma belongs to the value"
+            )
+        found[key] = value
     return found
 
 

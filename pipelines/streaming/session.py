@@ -78,14 +78,14 @@ class SparkConfig:
         driver_memory: Heap of the driver; with ``local[N]`` of all there is.
         ui_port: Port of the Spark UI; ``None`` for no UI.
         ui_host: Address of the Spark UI.
-        shuffle_partitions: Parts of the state of a stateful query, each folded by one task; fixed
-            from its first checkpoint on. With one there is nothing to shuffle.
+        shuffle_partitions: Parts of the state of a stateful query, each folded by one task. A query
+            that finds a checkpoint keeps that one's. With one there is nothing to shuffle.
         local_checkpoints: Checkpoints lie on this machine's disk: written the fast way.
         folder: Where scratch files go, of one driver at a time: what another left is removed. A
             temporary folder, removed at the end, by default.
         executor_tmp: Where executors unpack their native libraries; a folder that every machine of
             theirs has. What one leaves that was killed stays there. The machine's own by default.
-        extra: Further Spark configuration; it wins.
+        extra: Further Spark configuration; it wins. It may hold secrets, so no ``repr`` shows it.
     """
 
     master: str = "raydp"
@@ -100,7 +100,7 @@ class SparkConfig:
     local_checkpoints: bool = True
     folder: str | None = None
     executor_tmp: str | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def spark_conf(config: SparkConfig, *, folder: Path) -> dict[str, str]:

@@ -282,7 +282,8 @@ def start(
         spec=config.features,
     )
     if config.spark.local_checkpoints:  # older code would go on from it, and decide again
-        shutil.rmtree(checkpoint(config.checkpoint_uri, SIGNALS), ignore_errors=True)
+        folder = config.checkpoint_uri.removeprefix("file://")
+        shutil.rmtree(checkpoint(folder, SIGNALS), ignore_errors=True)
     options = source_options(
         config.kinesis,
         config.kinesis.market_data,

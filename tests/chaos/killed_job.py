@@ -27,6 +27,7 @@ from pipelines.features.spec import FEATURE_SPEC
 from pipelines.kinesis.tail import StreamTail
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
+from pipelines.streaming.signals import FOLDER
 from tests.chaos.tape_sender import SYMBOLS, TapeSender
 
 SCRIPT = Path(__file__).with_name("streaming_job.py")
@@ -102,6 +103,7 @@ class KilledJob:
         master: Spark's master.
         ray: Settings of the Ray it runs on, for ``raydp``.
         task_dies: What dies where a task is told to: ``worker`` or ``executor``.
+        parts: Parts of the state of ``signals``; with more than one there is a shuffle.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class KilledJob:
         master: str = "local[2]",
         ray: dict[str, Any] | None = None,
         task_dies: str = "worker",
+        parts: int = 1,
     ) -> None:
         self.kinesis, self.folder, self.rng = kinesis, folder, rng
         self.order = folder / "die"
@@ -126,7 +129,7 @@ class KilledJob:
         self.scratch = "spark"
         self._given = {
             "kinesis": asdict(kinesis), "signals": signals, "policy_url": policy_url,
-            "master": master, "ray": ray, "task_dies": task_dies,
+            "master": master, "ray": ray, "task_dies": task_dies, "parts": parts,
         }  # fmt: skip
 
     @property
@@ -219,6 +222,11 @@ class KilledJob:
             return int(self.lake.dataset("signals").count_rows())
         except RaytapeError:
             return 0
+
+    def parts(self) -> set[str]:
+        """Parts of the state of ``signals`` that its checkpoints have."""
+        found = (self.folder / "checkpoints").glob(f"*/{FOLDER}/state/0/[0-9]*")
+        return {path.name for path in found}
 
     def begun(self) -> None:
         """Start it and wait until it stores something new; that is how long it took to recover."""

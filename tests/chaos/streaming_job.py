@@ -9,11 +9,13 @@ writes its counters to ``FOLDER/stats.json``, and ends. It dies where ``FOLDER/d
 ``before/after the state``                 the archive's one point of commit
 ``before/after a table``                   any other commit into the lake
 ``before/after the items``                 publishing on ``market-signals``
-``shuffle``                                in a task: its rows are reduced, not yet folded
+``shuffle``                                in a task: what was shuffled is read, not yet folded
 ``write``                                  in a task: a file of the lake is written, not named
 ``fold``                                   in a task: a symbol's state is updated, not committed
 ``state store``                            the JVM, while it commits the state
 =========================================  =================================================
+
+Only where the state has several parts is there a shuffle; with one, ``shuffle`` is before a fold.
 """
 
 from __future__ import annotations
@@ -83,8 +85,13 @@ def deadly_tasks(die: Die, die_soon: Die) -> None:
     fold, task = signals.Fold, archive.Task
 
     class Fold(fold):  # type: ignore[misc, valid-type]
-        def __call__(self, *args: Any) -> Iterator[Any]:
-            yield from super().__call__(*args)
+        def __call__(self, group: Any, frames: Any, state: Any) -> Iterator[Any]:
+            def read() -> Iterator[Any]:
+                for frame in frames:
+                    die("shuffle")
+                    yield frame
+
+            yield from super().__call__(group, read(), state)
             die("fold")
             die_soon("state store")
 
@@ -146,7 +153,7 @@ def main() -> None:
     die, die_soon = killer(file, given["task_dies"], group)
     session.KinesisDataSource = deadly_source(file, group, in_task=die)  # type: ignore[misc]
     session.MarketDataSource = deadly_source(  # type: ignore[misc, assignment]
-        file, group, in_task=die, source=MarketDataSource, places=("read", "shuffle")
+        file, group, in_task=die, source=MarketDataSource
     )
     deadly_driver(dying(file, group))
     deadly_tasks(die, die_soon)
@@ -157,7 +164,7 @@ def main() -> None:
         StreamingConfig(
             spark=SparkConfig(
                 master=master, app_name=f"kills-{os.getpid()}", driver_memory="512m", ui_port=None,
-                folder=str(spark), executor_tmp=str(folder),
+                folder=str(spark), executor_tmp=str(folder), shuffle_partitions=given["parts"],
             ),
             kinesis=KinesisConfig(**given["kinesis"]),
             lake_uri=str(folder / "lake"),

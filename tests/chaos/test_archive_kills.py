@@ -60,4 +60,6 @@ def test_workers_killed_fifty_times_reading_shuffling_writing_and_folding_are_cl
 ):
     rng = random.Random(25)
     chosen = [rng.choice(TASK_PLACES) for _ in range(KILLS)]
-    clean(tasks_die(job(25, signals=True, policy_url=policy), chosen))
+    both = job(25, signals=True, policy_url=policy, parts=2)
+    clean(tasks_die(both, chosen))
+    assert both.parts() == {"0", "1"}  # so there was a shuffle

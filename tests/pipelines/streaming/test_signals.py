@@ -9,6 +9,7 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import boto3
 import numpy as np
@@ -16,6 +17,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql.streaming.query import StreamingQuery
 
 from pipelines.codec import decode_items, encode_record
 from pipelines.events import MINUTE_NS, Record, bucket_of, format_time_ns, parse_time_ns
@@ -27,6 +29,7 @@ from pipelines.ports import KinesisConfig
 from pipelines.streaming import signals
 from pipelines.streaming.anomalies import Watch
 from pipelines.streaming.config import StreamingConfig
+from pipelines.streaming.reduce import group_of
 from pipelines.streaming.session import SparkConfig, close_session, open_session
 from tests.running import until
 
@@ -43,9 +46,11 @@ SPARK = SparkConfig(
     },
 )
 SYMBOLS = ("SPY", "TSLA")  # of one group, and two buckets
+APART = ("SPY", "AAPL")  # of two groups, and of both parts where there are two
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
 N_HISTORY, N_LIVE = 150, 12
 LOUD = (3, 8)
+_PART_OF = "SELECT pmod(hash(g), 2) FROM VALUES ({}), ({}) AS groups(g)"
 
 
 class History:
@@ -153,14 +158,17 @@ def config(
 
 
 @pytest.fixture
-def run(spark: SparkSession, config: StreamingConfig) -> Callable[[], dict[str, Any]]:
+def run(spark: SparkSession, config: StreamingConfig) -> Callable[..., dict[str, Any]]:
     """Starts the query as a new driver would, until it has taken all there is; its counters."""
 
-    def go(config: StreamingConfig = config) -> dict[str, Any]:
+    def go(
+        config: StreamingConfig = config, *, look: Callable[[StreamingQuery], object] = id
+    ) -> dict[str, Any]:
         outbox = signals.open_outbox(config)
         query = signals.start(spark, config, outbox)
         try:
             query.processAllAvailable()
+            look(query)
         finally:
             query.stop()
             outbox.close()
@@ -169,12 +177,14 @@ def run(spark: SparkSession, config: StreamingConfig) -> Callable[[], dict[str, 
     return go
 
 
-def put(kinesis: KinesisConfig, history: History, minutes: range) -> None:
+def put(
+    kinesis: KinesisConfig, history: History, minutes: range, symbols: tuple[str, ...] = SYMBOLS
+) -> None:
     """A record for each minute and symbol, as a producer would send it right after the minute."""
     client = boto3.client("kinesis", **kinesis.client_kwargs())
     for minute in minutes:
         end_ns = T0 + (minute + 1) * MINUTE_NS
-        for symbol in SYMBOLS:
+        for symbol in symbols:
             quote = {
                 "T": "q", "S": symbol, "bp": 99.99, "bs": 1, "ap": 100.01, "as": 1,
                 "t": format_time_ns(end_ns - MINUTE_NS), "r": 1,
@@ -324,6 +334,55 @@ def test_signals_from_a_new_checkpoint_decide_nothing_twice(
     got = np.array([[row[name] for name in features.names] for row in rows])
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
     assert {row["fingerprint"] for row in rows} == {features.fingerprint}
+
+
+@pytest.fixture
+def set_parts(spark: SparkSession) -> Iterator[Callable[[int], None]]:
+    """Sets the number of parts of a new state, as a driver with another setting would."""
+    name = "spark.sql.shuffle.partitions"
+    before = spark.conf.get(name)
+    yield lambda parts: spark.conf.set(name, str(parts))
+    spark.conf.set(name, before)
+
+
+@pytest.mark.parametrize(("parts", "later"), [(2, 1), (1, 2)])
+def test_signals_of_a_state_in_parts_are_one_for_each_bar_and_its_checkpoint_keeps_their_number(
+    config, kinesis, history, spark, run, set_parts, capsys, parts, later
+):
+    config = replace(config, symbols=APART)
+    groups = [row[0] for row in spark.sql(_PART_OF.format(*map(group_of, APART))).collect()]
+    assert sorted(groups) == [0, 1]
+    for chosen, minutes in ((parts, range(3)), (later, range(3, 6))):
+        set_parts(chosen)
+        put(kinesis, history, minutes, APART)
+        assert run(config, look=lambda query: query.explain())["bars"] == 3 * len(APART)
+        plan = capsys.readouterr().out
+        assert ("Coalesce" in plan) == (chosen == 1)  # else one task would read all
+        assert ("hashpartitioning" in plan) == (parts != 1 or chosen != 1)
+    state = Path(config.checkpoint_uri) / signals.FOLDER / "state" / "0"
+    assert {path.name for path in state.iterdir()} - {"_metadata"} == set(map(str, range(parts)))
+
+    lake = LakeQuery(config.lake_uri)
+    expected = batch(close=history.closes, volume=history.volumes, spread_bps=2.0)[N_HISTORY:][:6]
+    for symbol in APART:
+        rows = lake.sql(
+            "SELECT * FROM features WHERE symbol = $s ORDER BY event_time", {"s": symbol}
+        ).to_pylist()
+        got = np.array([[row[name] for name in FEATURE_SPEC.names] for row in rows])
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-9)
+    decided = lake.sql("SELECT symbol, event_time_ns FROM signals").to_pylist()
+    assert sorted((row["symbol"], row["event_time_ns"]) for row in decided) == sorted(
+        (symbol, T0 + minute * MINUTE_NS) for symbol in APART for minute in range(6)
+    )
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_start_removes_the_checkpoint_of_older_code_from_this_machine(config, tmp_path, scheme):
+    old = tmp_path / "checkpoints" / "signals"
+    old.mkdir(parents=True)
+    uri = f"{scheme}{tmp_path / 'checkpoints'}"
+    signals.start(MagicMock(), replace(config, checkpoint_uri=uri), MagicMock())
+    assert not old.exists()
 
 
 @pytest.mark.parametrize(
