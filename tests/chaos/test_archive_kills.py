@@ -21,7 +21,7 @@ OUTBOX_PLACES = ("before the items", "after the items")
 TASK_PLACES = ("read", "shuffle", "write", "fold")
 KILLS = int(os.environ.get("RAYTAPE_KILLS", "50"))
 
-pytestmark = [pytest.mark.chaos, pytest.mark.long, pytest.mark.timeout(14_400)]
+pytestmark = [pytest.mark.chaos, pytest.mark.heavy, pytest.mark.timeout(14_400)]
 
 
 def drivers_die(job: KilledJob, places: Sequence[str], *, forget_every: int) -> Ledger:
@@ -42,12 +42,14 @@ def tasks_die(job: KilledJob, places: Sequence[str]) -> Ledger:
     return job.ledger(job.drained())
 
 
+@pytest.mark.long
 def test_archive_killed_fifty_times_at_every_point_is_clean(job, clean):
     places = [*PLACES, *LAKE_PLACES]
     chosen = [places[k % len(places)] for k in range(KILLS)]
     clean(drivers_die(job(23, task_dies="executor"), chosen, forget_every=7))
 
 
+@pytest.mark.long
 def test_both_queries_killed_fifty_times_at_every_point_decide_and_publish_once(job, clean, policy):
     places = [*PLACES, *LAKE_PLACES, *OUTBOX_PLACES, "fold", "state store"]
     chosen = [places[k % len(places)] for k in range(KILLS)]
@@ -55,6 +57,7 @@ def test_both_queries_killed_fifty_times_at_every_point_decide_and_publish_once(
     clean(drivers_die(both, chosen, forget_every=9))
 
 
+@pytest.mark.long
 def test_workers_killed_fifty_times_reading_shuffling_writing_and_folding_are_clean(
     job, clean, policy
 ):
@@ -63,3 +66,14 @@ def test_workers_killed_fifty_times_reading_shuffling_writing_and_folding_are_cl
     both = job(25, signals=True, policy_url=policy, parts=2)
     clean(tasks_die(both, chosen))
     assert both.parts() == {"0", "1"}  # so there was a shuffle
+
+
+def test_both_queries_killed_at_a_few_points_decide_and_publish_once(job, clean, policy):
+    both = job(26, signals=True, policy_url=policy, parts=2)
+    both.begun()
+    for place in ("shuffle", "write"):
+        both.task_dies_at(place)
+    both.kill()
+    for place in ("after the state", "before the items"):
+        both.die_at(place)
+    clean(both.ledger(both.drained()))
