@@ -24,7 +24,8 @@ WINDOWS: Final = {"5m": 5, "15m": 15, "1h": 60, "1d": 960}
 
 _SPAN_NS: Final = {"1m": MINUTE_NS} | {name: n * MINUTE_NS for name, n in WINDOWS.items()}
 _HOUR_NS: Final = 3600 * SECOND_NS
-_NEVER: Final = 2**62
+NEVER: Final = 2**62
+"""When a window ends that there is none of."""
 
 
 @lru_cache(maxsize=4096)
@@ -104,7 +105,7 @@ class RollUp:
         # Window: [start, end, open, high, low, close, volume, trades, paid, source, revision,
         # whether it closed]
         self._open: dict[str, list[Any]] = {}
-        self._due_ns = _NEVER
+        self._due_ns = NEVER
 
     @property
     def due_ns(self) -> int:
@@ -159,7 +160,7 @@ class RollUp:
         self._find_due()
 
     def _find_due(self) -> None:
-        self._due_ns = min((t[1] for t in self._open.values() if not t[11]), default=_NEVER)
+        self._due_ns = min((t[1] for t in self._open.values() if not t[11]), default=NEVER)
 
 
 def _add(there: list[Any], bar: ClosedBar) -> None:

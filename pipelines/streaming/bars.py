@@ -45,7 +45,8 @@ GAPPED_BARS: Final = 3
 _MAX_EPOCHS: Final = 8
 _MAX_MINUTES: Final = 512
 _MAX_GAPS: Final = 32
-_STATE_VERSION: Final = 1
+_STATE_VERSION: Final = 2
+_READABLE: Final = (1, _STATE_VERSION)
 _COUNTERS: Final = (
     "late_bars", "stand_ins", "compared", "mismatches", "duplicates", "late_trades", "backfilled",
     "skipped",
@@ -72,6 +73,7 @@ class SymbolState:
         self._assumed = assumed_spread_bps
         self._windowless = False  # whether its window is one of other features
         self._new_derived = derived
+        self._made: FeatureBuilder | None = None  # of the window, when it is needed
         self._rolled: list[dict[str, Any]] = []
         self._marks: dict[str, int] = {}
         self._market_ns = self._sent_ns = self._formed_ns = 0
@@ -136,7 +138,12 @@ class SymbolState:
         }
 
     def to_bytes(self) -> bytes:
-        """Everything it knows; :meth:`from_bytes` goes on from there."""
+        """Everything it knows; :meth:`from_bytes` goes on from there.
+
+        Three pieces: what any record may change, what follows from the bars, and their window. The
+        others stay as they are until a bar closes, which few batches of a symbol bring.
+        """
+        derived = self._derived.to_bytes()
         head = orjson.dumps(
             {
                 "v": _STATE_VERSION,
@@ -149,11 +156,12 @@ class SymbolState:
                 "minutes": list(self._minutes.items()),
                 "spread": self._spread.state(),
                 "counters": self.counters,
-                "derived": self._derived.state(),
+                "derived": len(derived),
                 "formed_ns": self._formed_ns,
             }
         )
-        return len(head).to_bytes(4, "big") + head + self._builder.state()
+        window = self._window if self._made is None else self._made.state()
+        return b"".join((len(head).to_bytes(4, "big"), head, derived, window))
 
     @classmethod
     def from_bytes(
@@ -171,7 +179,7 @@ class SymbolState:
         """
         size = 4 + int.from_bytes(data[:4], "big")
         head = orjson.loads(data[4:size])
-        if head["v"] != _STATE_VERSION:
+        if head["v"] not in _READABLE:
             raise ValueError(f"state of version {head['v']}; this code reads {_STATE_VERSION}")
         self = cls(spec, assumed_spread_bps=assumed_spread_bps, derived=derived)
         self._marks = dict(head["marks"])
@@ -182,12 +190,17 @@ class SymbolState:
         self._minutes = dict(head["minutes"])
         self._spread.restore(head["spread"])
         self.counters |= head["counters"]
-        self._derived.restore(head.get("derived", ()))  # none: an older version wrote it
+        window = size
+        if head["v"] == 1:
+            self._derived.restore(head.get("derived", ()))  # none: an older one wrote it
+        else:
+            window += head["derived"]
+            self._derived.from_bytes(data[size:window])
         self._formed_ns = head.get("formed_ns", 0)
         # Older versions wrote no spec: there was one.
         self._windowless = head.get("spec", FEATURE_SPEC.fingerprint) != spec.fingerprint
         if not self._windowless:
-            self._builder.restore(data[size:])
+            self._window = data[window:]
         return self
 
     def _find_window(self, start_of: StartOf) -> None:
@@ -198,6 +211,14 @@ class SymbolState:
             if start.starts[-1:] == (self._starts[-1],):
                 self._builder.restore(start.window)
 
+    @property
+    def _builder(self) -> FeatureBuilder:
+        made = self._made
+        if made is None:
+            made = self._made = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
+            made.restore(self._window)
+        return made
+
     def _elsewhere(self, market_ns: int) -> bool:
         """Whether a new producer at a market time cannot go on with this window."""
         if market_ns < self._market_ns - REWIND_NS:
@@ -207,8 +228,8 @@ class SymbolState:
 
     def _begin(self, start: Start) -> None:
         self._windowless = False
-        self._builder = FeatureBuilder(self._spec, assumed_spread_bps=self._assumed)
-        self._builder.restore(start.window)
+        self._window = start.window
+        self._made = None
         self._starts = list(start.starts[-GAPPED_BARS:])
         self._decided_ns, self._known_ns = start.decided_ns, start.known_ns
         self._gaps: list[list[int]] = []

@@ -2,6 +2,7 @@
 
 Indicators, roll-ups, statistics, anomalies: nothing decides on them, and all of it is a function of
 the stream. It travels with the bar that it was computed at, and is published as it was computed.
+Most of it changes with a bar alone, and stays the bytes that it is until one closes.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import orjson
+
 from pipelines.events import SECOND_NS
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureRow, Floats
 from pipelines.features.indicators import Indicators
-from pipelines.features.rollup import RollUp
+from pipelines.features.rollup import NEVER, RollUp
 from pipelines.streaming.anomalies import AnomalyConfig, Watch
 from pipelines.streaming.stats import PriceStats, SlidingAverages
 
@@ -26,6 +29,23 @@ TOLERANCE: Final = 1e-6
 _COMPARED: Final = ("open", "high", "low", "close", "volume")
 
 
+class _OfBars:
+    """What changes with a bar alone.
+
+    Args:
+        anomalies: What is unusual.
+        seed: Seed of the model.
+    """
+
+    __slots__ = ("averages", "indicators", "rollup", "watch")
+
+    def __init__(self, anomalies: AnomalyConfig, seed: int) -> None:
+        self.indicators = Indicators()
+        self.rollup = RollUp()
+        self.averages = SlidingAverages()
+        self.watch = Watch(anomalies, seed=seed)
+
+
 class Derived:
     """Of one symbol.
 
@@ -35,7 +55,9 @@ class Derived:
         seed: Seed of the model.
     """
 
-    __slots__ = ("_averages", "_indicators", "_lateness_ns", "_prices", "_rollup", "_watch")
+    __slots__ = (
+        "_anomalies", "_due_ns", "_kept", "_late", "_lateness_ns", "_made", "_prices", "_seed",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,11 +67,32 @@ class Derived:
         seed: int = 0,
     ) -> None:
         self._lateness_ns = lateness_ns
-        self._watch = Watch(anomalies or AnomalyConfig(model="off"), seed=seed)
-        self._indicators = Indicators()
-        self._rollup = RollUp()
+        self._anomalies = anomalies or AnomalyConfig(model="off")
+        self._seed = seed
         self._prices = PriceStats()
-        self._averages = SlidingAverages()
+        self._late = (0, 0.0)  # messages since the last bar, and how long they took
+        self._due_ns = NEVER  # of the roll-ups
+        self._kept = b""
+        self._made: _OfBars | None = None
+
+    @property
+    def _bars(self) -> _OfBars:
+        made = self._made
+        if made is None:
+            made = self._made = _OfBars(self._anomalies, self._seed)
+            if self._kept:
+                self._restore(made, *orjson.loads(self._kept))
+        return made
+
+    @staticmethod
+    def _restore(
+        made: _OfBars, indicators: Any, rollup: Any, averages: Any, watch: Any = None
+    ) -> None:
+        made.indicators.restore(indicators)
+        made.rollup.restore(rollup)
+        made.averages.restore(averages)
+        if watch is not None:  # an older version wrote none
+            made.watch.restore(watch)
 
     def trade(self, ns: int, price: float) -> None:
         """Take a trade in that makes a price."""
@@ -57,14 +100,16 @@ class Derived:
 
     def latency(self, count: int, total_ms: float) -> None:
         """Take in how long some messages took to arrive."""
-        self._watch.latency(count, total_ms)
+        self._late = (self._late[0] + count, self._late[1] + total_ms)
 
     def push(self, bar: ClosedBar) -> None:
         """Take a bar of the past in, for warming up; the prices begin with the stream."""
-        self._indicators.push(bar)
-        self._rollup.push(bar)
-        self._averages.push(bar)
-        self._watch.push(bar)
+        bars = self._bars
+        bars.indicators.push(bar)
+        bars.rollup.push(bar)
+        bars.averages.push(bar)
+        bars.watch.push(bar)
+        self._due_ns = bars.rollup.due_ns
 
     def update(
         self,
@@ -85,20 +130,24 @@ class Derived:
         Returns:
             ``indicators``, ``rollups`` (those that closed), ``stats`` and ``anomalies``.
         """
-        self._averages.push(bar)
+        bars = self._bars
+        bars.averages.push(bar)
+        self._hand_on()
+        rolled = bars.rollup.push(bar)
+        self._due_ns = bars.rollup.due_ns
         return {
-            "indicators": self._indicators.update(bar, closes=closes, row=row),
-            "rollups": [rolled.data() for rolled in self._rollup.push(bar)],
+            "indicators": bars.indicators.update(bar, closes=closes, row=row),
+            "rollups": [one.data() for one in rolled],
             "stats": {
                 **self._prices.data(),
-                "sliding": self._averages.data(),
+                "sliding": bars.averages.data(),
                 "own_bar": {
                     "differences": differences,
                     "agrees": None if differences is None else agree(differences),
                     "tolerance": TOLERANCE,
                 },
             },
-            "anomalies": self._watch.update(bar, closes=closes, row=row),
+            "anomalies": bars.watch.update(bar, closes=closes, row=row),
         }
 
     def idle(self, market_ns: int, *, pending: Iterable[int]) -> list[dict[str, Any]]:
@@ -110,27 +159,54 @@ class Derived:
                 of them is not over.
         """
         until = market_ns - self._lateness_ns
-        if until < self._rollup.due_ns:
+        if until < self._due_ns:
             return []
-        until = min([until, *pending])
-        return [rolled.data() for rolled in self._rollup.idle(until)]
+        rollup = self._bars.rollup
+        rolled = rollup.idle(min([until, *pending]))
+        self._due_ns = rollup.due_ns
+        return [one.data() for one in rolled]
 
     def state(self) -> list[Any]:
-        """Everything it knows, JSON types."""
+        """Everything it knows, JSON types: where a warmed up one begins."""
+        bars = self._bars
+        self._hand_on()
         return [
-            self._indicators.state(), self._rollup.state(), self._prices.state(),
-            self._averages.state(), self._watch.state(),
+            bars.indicators.state(), bars.rollup.state(), self._prices.state(),
+            bars.averages.state(), bars.watch.state(),
         ]  # fmt: skip
+
+    def _hand_on(self) -> None:
+        self._bars.watch.latency(*self._late)
+        self._late = (0, 0.0)
 
     def restore(self, state: Sequence[Any]) -> None:
         """Go on from what :meth:`state` gave; nothing: begin."""
-        if state:
-            self._indicators.restore(state[0])
-            self._rollup.restore(state[1])
-            self._prices.restore(state[2])
-            self._averages.restore(state[3])
-        if len(state) > 4:  # an older version wrote none
-            self._watch.restore(state[4])
+        if not state:
+            return
+        indicators, rollup, prices, averages, *watch = state
+        self._prices.restore(prices)
+        self._restore(self._bars, indicators, rollup, averages, *watch)
+        self._due_ns = self._bars.rollup.due_ns
+
+    def to_bytes(self) -> bytes:
+        """Everything it knows; what no bar has touched as it was."""
+        head = orjson.dumps([self._prices.state(), self._due_ns, self._late])
+        kept = self._kept
+        if (made := self._made) is not None:
+            kept = orjson.dumps(
+                [
+                    made.indicators.state(), made.rollup.state(), made.averages.state(),
+                    made.watch.state(),
+                ]
+            )  # fmt: skip
+        return head + b"\n" + kept
+
+    def from_bytes(self, data: bytes) -> None:
+        """Go on from what :meth:`to_bytes` gave."""
+        head, _, self._kept = data.partition(b"\n")
+        prices, self._due_ns, (count, total_ms) = orjson.loads(head)
+        self._prices.restore(prices)
+        self._late = (count, total_ms)
 
 
 def differences(own: Sequence[float], vendor: Sequence[float]) -> dict[str, float]:

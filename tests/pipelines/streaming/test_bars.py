@@ -21,6 +21,8 @@ from pipelines.exchange.synthetic import SyntheticMarket
 from pipelines.features.bar import ClosedBar
 from pipelines.features.builder import FeatureBuilder, batch
 from pipelines.features.spec import EXTENDED_SPEC, FEATURE_SPEC, SPECS
+from pipelines.streaming import bars as bars_module
+from pipelines.streaming import derived as derived_module
 from pipelines.streaming.bars import SymbolState
 from pipelines.streaming.derived import Derived
 from pipelines.streaming.parts import Part, Start, op_of_trade
@@ -223,24 +225,54 @@ def test_forming_bar_is_given_at_most_so_often_and_never_once_it_closed():
     assert state.forming(every_ns=every) is None
 
 
-def test_state_of_an_older_version_goes_on_without_what_it_lacks():
-    state = SymbolState()
-    fold(parts((60, [bar(0)])), state)
+def of_version_1(state: SymbolState, **lacks: None) -> bytes:
+    """What the first version wrote: all but the window was one document."""
     data = state.to_bytes()
     size = 4 + int.from_bytes(data[:4], "big")
     head = orjson.loads(data[4:size])
-    del head["derived"]
-    text = orjson.dumps(head)
-    again = SymbolState.from_bytes(len(text).to_bytes(4, "big") + text + data[size:])
+    window = data[size + head["derived"] :]
+    head |= {"v": 1, "derived": state._derived.state()}
+    text = orjson.dumps({k: v for k, v in head.items() if k not in lacks})
+    return len(text).to_bytes(4, "big") + text + window
+
+
+@settings(max_examples=50, deadline=None)
+@given(streams(), st.data())
+def test_state_of_the_first_version_goes_on_as_it_was(stream, data):
+    cut = data.draw(st.integers(0, len(stream)))
+    state = SymbolState()
+    fold(stream[:cut], state)
+    again = SymbolState.from_bytes(of_version_1(state))
+    assert fold(stream[cut:], again) == fold(stream[cut:], state)
+    assert again.to_bytes() == state.to_bytes()
+
+
+def test_state_that_no_bar_touches_keeps_what_follows_from_bars_as_it_is(monkeypatch):
+    state = SymbolState()
+    fold(parts((60, [bar(0)])), state)
+    before = state.to_bytes()
+    made: list[object] = []
+    monkeypatch.setattr(derived_module, "_OfBars", lambda *_: made.append(1))
+    monkeypatch.setattr(bars_module, "FeatureBuilder", lambda *_, **__: made.append(1))
+    again = SymbolState.from_bytes(before)
+    fold([Part("run-1", 9, 10**18, T0 + 61 * SECOND_NS, [trade(61, 12.0)])], again)
+    assert again.to_bytes() != before
+    assert not made
+
+
+def test_state_of_an_older_version_goes_on_without_what_it_lacks():
+    state = SymbolState()
+    fold(parts((60, [bar(0)])), state)
+    again = SymbolState.from_bytes(of_version_1(state, derived=None))
     later = [Part("run-1", 9, 10**18, T0 + 121 * SECOND_NS, [bar(1)])]
     assert fold(later, again)[0].derived["stats"]["count"] == 0
 
 
 def test_state_of_a_newer_version_is_refused_by_its_version():
     data = SymbolState().to_bytes()
-    newer = data.replace(b'"v":1', b'"v":2', 1)
+    newer = data.replace(b'"v":2', b'"v":3', 1)
     assert newer != data
-    with pytest.raises(ValueError, match="state of version 2; this code reads 1"):
+    with pytest.raises(ValueError, match="state of version 3; this code reads 2"):
         SymbolState.from_bytes(newer)
 
 
@@ -396,7 +428,7 @@ def test_state_after_much_noise_stays_bounded():
 
 
 def test_state_of_another_version_is_refused():
-    data = SymbolState().to_bytes().replace(b'"v":1', b'"v":9')
+    data = SymbolState().to_bytes().replace(b'"v":2', b'"v":9')
     with pytest.raises(ValueError, match="version 9"):
         SymbolState.from_bytes(data)
 
