@@ -1,8 +1,8 @@
 """A Kinesis stream in plain PySpark: nothing of raytape but the data source is used.
 
-Needed: PySpark 4.2 with pyarrow (``pip install "pyspark[sql]==4.2.1"``), boto3, msgpack, orjson,
-and the package ``pipelines`` on the path of driver and executors. It reads what the stream holds,
-writes it as JSON and ends; without ``availableNow`` it would go on.
+Needed: PySpark 4.2, pyarrow, boto3, orjson, and the package ``pipelines`` on the path of driver and
+executors; ``docs/KINESIS_SOURCE.md`` says how. It reads what the stream holds, writes it as JSON
+and ends; without ``availableNow`` it would go on.
 
     python examples/plain_pyspark.py market-data /tmp/rows
     python examples/plain_pyspark.py market-data /tmp/rows --endpoint http://127.0.0.1:4567

@@ -1,4 +1,4 @@
-"""Our numbers for Prometheus, through Ray: requests, their duration, the feed's lag.
+"""Our numbers for Prometheus, through Ray: requests, their duration, lags, the ledger, late data.
 
 An ASGI layer around each application; WebSockets are counted by their openings.
 """
@@ -69,7 +69,7 @@ class Measured:
 
 
 class FeedGauges:
-    """What the feed says each second: its lag, that of the queries, and the ledger."""
+    """What the feed says each second: lags, the ledger, what came late."""
 
     def __init__(self) -> None:
         self._lag = Gauge(
@@ -90,6 +90,11 @@ class FeedGauges:
             )
             for unit in ("ms", "records")
         }
+        self._late = Gauge(
+            "raytape_late_messages",
+            description="Trades and bars whose bar had closed, since the streaming job's start.",
+            tag_keys=("kind",),
+        )
 
     def set(self, system: Mapping[str, Any]) -> None:
         """Take the state of the platform; what is not known is not set."""
@@ -106,3 +111,7 @@ class FeedGauges:
                 for unit, gauge in self._behind.items():
                     if lag[unit] is not None:
                         gauge.set(lag[unit], {"query": query, "shard": shard})
+        for kind in ("trades", "bars"):
+            late = (system.get("signals") or {}).get(f"late_{kind}")
+            if late is not None:
+                self._late.set(late, {"kind": kind})

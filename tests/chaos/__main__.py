@@ -45,8 +45,7 @@ class Results:
             row["outcome"] = report.outcome
         if report.when == "call":
             row |= dict(report.user_properties)
-            if isinstance(ledger := row.pop("ledger", None), dict):
-                row |= ledger
+            row |= row.pop("ledger", {})
         if report.when == "teardown":
             text = f"{name}: {row['outcome']}, {row['seconds']:.0f} s"
             self._console.print(text, markup=False)

@@ -178,7 +178,7 @@ FAULTS = (
     ),
     Fault(
         28, "late data, an idle stream", "late rows are counted; heartbeats close the last window",
-        (),
+        ("test_late_data_is_stored_and_counted_and_the_last_window_of_an_idle_stream_closes",),
         ("test_bar_at_or_before_the_last_is_late_and_ignored",
          "test_own_bar_stands_in_five_wall_seconds_after_the_minute",
          "test_window_without_its_last_minute_closes_by_time_once_no_minute_waits"),

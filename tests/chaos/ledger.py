@@ -10,7 +10,7 @@ import ast
 import base64
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import orjson
@@ -147,6 +147,28 @@ def balance(sent: Sequence[Sent], data: Iterable[bytes]) -> Ledger:
         gaps=len(gaps),
         filled=sum(bool(g.get("backfilled")) for g in gaps),
     )
+
+
+def counted(
+    sent: Iterable[Hashable], stored: Iterable[Hashable], *, declared: Iterable[Hashable] = ()
+) -> dict[str, int]:
+    """What ``make chaos`` shows of messages that are known by what they say.
+
+    Args:
+        sent: The messages.
+        stored: Their rows.
+        declared: Messages that somebody said are missing.
+
+    >>> counted("abc", "aa", declared="c")
+    {'sent': 3, 'stored': 2, 'lost': 1, 'twice': 1}
+    """
+    wanted, found = Counter(sent), Counter(stored)
+    return {
+        "sent": wanted.total(),
+        "stored": found.total(),
+        "lost": (wanted - found - Counter(declared)).total(),
+        "twice": (found - wanted).total(),
+    }
 
 
 def key(message: Message) -> Key:

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
+from pipelines.kinesis.service import name_of
 from pipelines.ports import KinesisConfig
 
 
@@ -169,7 +170,7 @@ class FaultProxy:
             if k.lower() not in {"host", "expect", "content-length"}
         }
         try:
-            upstream.request("POST", "/", body, headers)
+            upstream.request("POST", "/", _by_name(body), headers)
             answer = upstream.getresponse()
             return answer.status, answer.headers.get("Content-Type", ""), answer.read()
         finally:
@@ -191,6 +192,14 @@ class FaultProxy:
             for i, result in zip(kept, answer["Records"], strict=True):
                 results[i] = result
         return 200, {"FailedRecordCount": len(throttled), "Records": results}
+
+
+def _by_name(body: bytes) -> bytes:
+    """The same request with the stream's name: the embedded Kinesis knows no ARN."""
+    asked = json.loads(body)
+    if "StreamARN" not in asked:
+        return body
+    return json.dumps({**asked, "StreamName": name_of(asked["StreamARN"])}).encode()
 
 
 @contextmanager

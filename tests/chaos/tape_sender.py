@@ -10,7 +10,16 @@ import boto3
 import orjson
 
 from pipelines.codec import encode_record
-from pipelines.events import MINUTE_NS, Message, Record, bucket_of, format_time_ns, parse_time_ns
+from pipelines.events import (
+    HEARTBEAT,
+    MINUTE_NS,
+    SECOND_NS,
+    Message,
+    Record,
+    bucket_of,
+    format_time_ns,
+    parse_time_ns,
+)
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.reduce import add
 from pipelines.streaming.signals import Fold
@@ -60,7 +69,7 @@ class TapeSender:
 
     def end_minute(self) -> None:
         """Send the bar of each symbol that traded; a record each."""
-        self._now_ns = self._start_ns + MINUTE_NS
+        self._now_ns = max(self._now_ns, self._start_ns + MINUTE_NS)
         for symbol, prices in self._traded.items():
             bar = {
                 "T": "b", "S": symbol, "o": prices[0], "h": max(prices), "l": min(prices),
@@ -71,6 +80,24 @@ class TapeSender:
             self.bars.append((symbol, self._start_ns))
         self._traded.clear()
         self._start_ns += MINUTE_NS
+
+    def trade_each(self) -> None:
+        """Send a trade of each symbol in the minute that is not over."""
+        for symbol in SYMBOLS:
+            self._put(symbol, [self._trade(symbol)])
+
+    def send_late(self, records: int) -> None:
+        """Send so many records of each symbol, a trade of the first minute in each."""
+        for symbol in SYMBOLS:
+            for _ in range(records):
+                self._put(symbol, [self._traded_at(symbol, START_NS, price=1.0)])
+
+    def beat(self, *, after_s: int) -> None:
+        """Send nothing for so many seconds, then the heartbeat of each symbol."""
+        self._now_ns += after_s * SECOND_NS
+        for symbol in SYMBOLS:
+            beat = {"T": HEARTBEAT, "market_ns": self._now_ns, "symbols": [symbol], "r": 1}
+            self._put(symbol, [beat])
 
     def values(self) -> dict[tuple[str, int], list[float | None]]:
         """Features of every bar, by symbol and start, as a run without any fault has them."""
@@ -84,14 +111,17 @@ class TapeSender:
         return found
 
     def _trade(self, symbol: str) -> Message:
-        number = len(self.trades) + 1
         self._now_ns += _STEP_NS
         self._price[symbol] = round(self._price[symbol] * (1 + self._rng.gauss(0, 1e-4)), 4)
         self._traded[symbol].append(self._price[symbol])
+        return self._traded_at(symbol, self._now_ns, price=self._price[symbol])
+
+    def _traded_at(self, symbol: str, ns: int, *, price: float) -> Message:
+        number = len(self.trades) + 1
         self.trades.append((symbol, number))
         return {
-            "T": "t", "S": symbol, "p": self._price[symbol], "s": 1, "i": number, "x": "D",
-            "t": format_time_ns(self._now_ns), "c": ["@"], "z": "C", "r": number,
+            "T": "t", "S": symbol, "p": price, "s": 1, "i": number, "x": "D",
+            "t": format_time_ns(ns), "c": ["@"], "z": "C", "r": number,
         }  # fmt: skip
 
     def _put(self, symbol: str, messages: list[Message]) -> None:

@@ -24,6 +24,7 @@ import pytest
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.source import source_options
 from pipelines.ports import KinesisConfig
+from tests.chaos.ledger import counted
 from tests.pipelines.kinesis.deadly import PLACES
 
 SCRIPT = Path(__file__).with_name("source_query.py")
@@ -44,6 +45,7 @@ class KilledQuery:
         self.client = client_of(kinesis)
         self.process: subprocess.Popen[bytes] | None = None
         self.put_so_far = 0
+        self.rounds = 0
 
     def start(self, **options: object) -> None:
         given = source_options(
@@ -64,7 +66,7 @@ class KilledQuery:
         for at in range(self.put_so_far, self.put_so_far + count):
             self.client.put_record(
                 StreamName=self.kinesis.market_data,
-                Data=f"m{at:07d}".encode(),
+                Data=_text(at).encode(),
                 PartitionKey=str(at % KEYS),
             )
         self.put_so_far += count
@@ -125,20 +127,23 @@ class KilledQuery:
         )
         return bool(summary["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE")
 
-    def ledger(self) -> str:
-        texts = [row[3] for row in self.rows()]
-        differing = len(list((self.folder / "rows").glob("*.differs")))
-        lost = self.put_so_far - len(set(texts))
-        twice = len(texts) - len(set(texts))
-        return f"put {self.put_so_far}, rows {len(texts)}, lost {lost}, twice {twice}, batches that changed {differing}"  # noqa: E501
+    def ledger(self) -> dict[str, int]:
+        counts = counted(map(_text, range(self.put_so_far)), [row[3] for row in self.rows()])
+        changed = len(list((self.folder / "rows").glob("*.differs")))
+        return {"rounds": self.rounds, **counts, "batches_that_changed": changed}
 
     def check(self) -> None:
-        clean = f"put {self.put_so_far}, rows {self.put_so_far}, lost 0, twice 0, batches that changed 0"  # noqa: E501
-        assert self.ledger() == clean
+        ledger = self.ledger()
+        assert ledger["sent"] == ledger["stored"], ledger
+        assert not (ledger["lost"] or ledger["twice"] or ledger["batches_that_changed"]), ledger
         for key in range(KEYS):
             texts = [row[3] for row in self.rows() if row[2] == str(key)]
             by_batch = list(texts)
             assert by_batch == sorted(by_batch), f"order of key {key}"
+
+
+def _text(number: int) -> str:
+    return f"m{number:07d}"
 
 
 @pytest.mark.chaos
@@ -161,6 +166,7 @@ def test_query_killed_fifty_times_at_every_point_is_clean(
                 query.put(rng.randrange(1, 20))
                 time.sleep(rng.random() / 10)
             assert not order.exists()
+            query.rounds += 1
             if seed % 5 == 4:
                 query.put(20)
                 query.reshard(rng)

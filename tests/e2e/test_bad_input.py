@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -77,7 +78,9 @@ def test_rest_of_a_bad_frame_is_stored(running: Running, quarantine: list[dict[s
 
 
 def test_quarantine_is_counted_and_later_data_is_unharmed(
-    running: Running, quarantine: list[dict[str, Any]]
+    running: Running,
+    quarantine: list[dict[str, Any]],
+    record_property: Callable[[str, object], None],
 ) -> None:
     seen = running.get("/v1/signals/AAPL", limit=1)["items"][0]["event_time"]
 
@@ -87,8 +90,15 @@ def test_quarantine_is_counted_and_later_data_is_unharmed(
 
     until(later, timeout_s=60, what="a newer signal with an opinion of its own")
     ledger = until(
-        lambda: (found := running.get("/v1/ledger"))["quarantined"] == BAD and found,
+        lambda: (
+            (found := running.get("/v1/ledger"))["quarantined"] == BAD
+            and found["imbalance"] is not None
+            and found
+        ),
         timeout_s=30,
         what="all of it in the ledger",
     )
+    settled, surplus = ledger["received"] - ledger["in_flight"], -ledger["imbalance"]
+    counts = {"sent": settled, "stored": ledger["stored"]}
+    record_property("ledger", {**counts, "lost": max(0, -surplus), "twice": max(0, surplus)})
     assert ledger["lost"] == 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +15,10 @@ import pytest
 from pipelines.kinesis.clients import client_of
 from pipelines.ports import KinesisConfig
 
-pytestmark = pytest.mark.heavy
-
-EXAMPLE = Path(__file__).parents[3] / "examples" / "plain_pyspark.py"
+ROOT = Path(__file__).parents[3]
+EXAMPLE = ROOT / "examples" / "plain_pyspark.py"
+PAGE = ROOT / "docs" / "KINESIS_SOURCE.md"
+LOCK = ROOT / "requirements.lock"
 # Runs a script and says which modules of its process it should not need.
 RUN = """
 import json, runpy, sys
@@ -27,6 +30,41 @@ json.dump({"tops": sorted(tops), "ours": sorted(ours)}, open(sys.argv[2] + "/mod
 """
 
 
+def imported(path: Path) -> set[str]:
+    """Modules that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module))
+    return found
+
+
+def packages_of(module: str) -> set[str]:
+    """Packages of others that a module of ours imports, it or those of ours that it imports."""
+    seen, left, packages = set(), {module}, set()
+    while left:
+        seen.add(name := left.pop())
+        modules = imported(ROOT / f"{name.replace('.', '/')}.py")
+        ours = {one for one in modules if one.startswith("pipelines.")}
+        packages |= {one.split(".")[0] for one in modules - ours}
+        left |= ours - seen
+    return packages - sys.stdlib_module_names
+
+
+def test_packages_that_the_page_names_are_those_that_the_source_imports() -> None:
+    found = re.search(r"pip install (pyspark==.*)", PAGE.read_text())
+    assert found
+    named = found[1].split()
+    # boto3 brings botocore.
+    assert {one.split("==")[0] for one in named} | {"botocore"} == packages_of(
+        "pipelines.kinesis.source"
+    )
+    assert set(named) <= set(LOCK.read_text().splitlines())
+
+
+@pytest.mark.heavy
 def test_example_in_plain_pyspark_copies_a_stream_and_imports_nothing_else(
     kinesis: KinesisConfig, tmp_path: Path
 ) -> None:

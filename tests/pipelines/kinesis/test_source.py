@@ -5,22 +5,27 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster import processes
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.source import KinesisDataSource, source_options
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.session import SparkConfig, close_session, open_session
+from tests.chaos.ledger import counted
+from tests.chaos.proxy import proxied
 from tests.pipelines.kinesis.deadly import PLACES, deadly_source
 
 pytestmark = pytest.mark.heavy
 
 Batches = dict[int, list[list[str]]]
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +193,66 @@ def test_latest_stays_the_moment_the_query_began_when_its_first_batch_is_replaye
     assert sorted(run.rows()) == made
 
 
+def a_moment(_: Run, __: Any) -> str:
+    """What arrives from the next millisecond on."""
+    begin_ms = time.time_ns() // 1_000_000 + 1
+    processes.wait_until(
+        lambda: time.time_ns() // 1_000_000 >= begin_ms,
+        name="the next millisecond", timeout_s=5, poll_s=0.001,
+    )  # fmt: skip
+    return f"AT_TIMESTAMP:{datetime.fromtimestamp(begin_ms / 1000, UTC).isoformat()}"
+
+
+def places_behind_all(run: Run, client: Any) -> str:
+    """Behind the last record of each shard."""
+    stream, places = run.kinesis.market_data, {}
+    for shard in client.list_shards(StreamName=stream)["Shards"]:
+        found = client.get_shard_iterator(
+            StreamName=stream, ShardId=shard["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )
+        records = client.get_records(ShardIterator=found["ShardIterator"])["Records"]
+        places[shard["ShardId"]] = f"after:{records[-1]['SequenceNumber']}"
+    return json.dumps(places)
+
+
+def end_of_another_query(run: Run, _: Any) -> str:
+    """Where a query of another checkpoint ended."""
+    other = Run(run.spark, run.kinesis, run.checkpoint.with_name("other"))
+    other.start(startingPosition="TRIM_HORIZON", trigger={"availableNow": True})
+    assert other.query.awaitTermination(30)
+    return json.dumps(json.loads(other.query.lastProgress.json)["sources"][0]["endOffset"])
+
+
+@pytest.mark.parametrize("place", [a_moment, places_behind_all, end_of_another_query])
+def test_query_that_begins_at_a_place_gives_what_came_after_it(
+    run: Run, kinesis: KinesisConfig, client: Any, place: Callable[[Run, Any], str]
+) -> None:
+    put(client, kinesis, 0, 50)
+    begin = place(run, client)
+    made = put(client, kinesis, 50, 90)
+    run.start(startingPosition=begin)
+    run.wait(lambda: len(run.rows()) >= 40)
+    made += put(client, kinesis, 90, 95)
+    run.wait(lambda: len(run.rows()) >= 45)
+    assert sorted(run.rows()) == made
+
+
+def test_stream_that_is_named_by_its_arn_is_read_and_asked_for_by_it(
+    run: Run, kinesis: KinesisConfig, client: Any
+) -> None:
+    summary = client.describe_stream_summary(StreamName=kinesis.market_data)
+    arn = summary["StreamDescriptionSummary"]["StreamARN"]
+    made = put(client, kinesis, 0, 50)
+    with proxied(kinesis) as proxy:
+        run.kinesis = proxy.config
+        run.start(streamName="", streamArn=arn, startingPosition="TRIM_HORIZON")
+        run.wait(lambda: len(run.rows()) >= 50)
+        run.stop()
+    assert sorted(run.rows()) == made
+    asked = [call.asked for call in proxy.calls if "ShardIterator" not in call.asked]
+    assert {one.get("StreamARN") for one in asked} == {arn}
+
+
 def test_first_batch_with_rows_replayed_holds_the_same_rows(
     run: Run, kinesis: KinesisConfig, client: Any
 ) -> None:
@@ -205,7 +270,7 @@ def test_first_batch_with_rows_replayed_holds_the_same_rows(
 
 @pytest.mark.chaos
 def test_last_batch_replayed_after_a_death_before_its_commit_holds_the_same_rows(
-    run: Run, kinesis: KinesisConfig, client: Any
+    run: Run, kinesis: KinesisConfig, client: Any, record_property: Record
 ) -> None:
     made = put(client, kinesis, 0, 100)
     run.start(startingPosition="TRIM_HORIZON")
@@ -218,13 +283,14 @@ def test_last_batch_replayed_after_a_death_before_its_commit_holds_the_same_rows
     made += put(client, kinesis, 150, 180)  # arrived meanwhile: must not join the replayed batch
     run.start(startingPosition="TRIM_HORIZON")
     run.wait(lambda: len(run.rows()) >= 180)
+    record_property("ledger", {"rounds": 1, **counted(made, run.rows())})
     assert run.batches[batch] == [before, before]
     assert sorted(run.rows()) == made
 
 
 @pytest.mark.chaos
 def test_stream_through_a_split_and_a_merge_loses_nothing(
-    run: Run, kinesis: KinesisConfig, client: Any
+    run: Run, kinesis: KinesisConfig, client: Any, record_property: Record
 ) -> None:
     stream = kinesis.market_data
     made = put(client, kinesis, 0, 100)
@@ -246,6 +312,7 @@ def test_stream_through_a_split_and_a_merge_loses_nothing(
     made += put(client, kinesis, 200, 300)
     run.start(startingPosition="TRIM_HORIZON")
     run.wait(lambda: len(run.rows()) >= 300)
+    record_property("ledger", counted(made, run.rows()))
     assert sorted(run.rows()) == made
     keys = {key: [t for t in run.rows() if int(t[1:]) % 16 == key] for key in range(16)}
     assert all(texts == sorted(texts) for texts in keys.values())
@@ -267,7 +334,7 @@ def test_available_now_reads_what_is_there_and_ends(
 
 @pytest.mark.chaos
 def test_two_sinks_of_one_batch_see_the_same_rows_whatever_arrives_meanwhile(
-    spark: Any, kinesis: KinesisConfig, client: Any, tmp_path: Path
+    spark: Any, kinesis: KinesisConfig, client: Any, tmp_path: Path, record_property: Record
 ) -> None:
     seen: list[tuple[list[str], list[str]]] = []
     made = put(client, kinesis, 0, 20)
@@ -300,8 +367,10 @@ def test_two_sinks_of_one_batch_see_the_same_rows_whatever_arrives_meanwhile(
         assert query.isActive, query.exception()
         time.sleep(0.02)
     query.stop()
+    rows = [text for first, _ in seen for text in first]
+    record_property("ledger", counted(made, rows))
     assert all(first == second for first, second in seen)
-    assert sorted(text for first, _ in seen for text in first) == made
+    assert sorted(rows) == made
 
 
 @pytest.mark.chaos
@@ -311,7 +380,7 @@ def test_stream_killed_at_every_point_gives_each_record_once_and_replays_the_sam
     kinesis: KinesisConfig,
     client: Any,
     tmp_path: Path,
-    record_property: Callable[[str, object], None],
+    record_property: Record,
 ) -> None:
     order = tmp_path / "die"
     spark.dataSource.register(deadly_source(str(order)))
@@ -331,13 +400,9 @@ def test_stream_killed_at_every_point_gives_each_record_once_and_replays_the_sam
         spark.dataSource.register(KinesisDataSource)
     run.start(startingPosition="TRIM_HORIZON")
     run.wait(lambda: len(run.rows()) >= len(made))
-    record_property("ledger", f"put {len(made)}, rows {len(run.rows())}")
+    record_property("ledger", {"rounds": len(PLACES) - 1, **counted(made, run.rows())})
     assert sorted(run.rows()) == made
     assert all(one == tries[0] for tries in run.batches.values() for one in tries)
-
-
-def _has_rows(run: Run, count: int) -> bool:
-    return len(run.rows()) >= count
 
 
 def _until_dead_or_done(run: Run, order: Path, rows: int) -> None:

@@ -19,9 +19,12 @@ from pipelines.errors import DataLoss
 from pipelines.kinesis.clients import client_of
 from pipelines.kinesis.source import KinesisDataSource, source_options
 from pipelines.ports import KinesisConfig
+from tests.chaos.ledger import counted
 from tests.chaos.proxy import Answer, Call, FaultProxy, proxied, refusal, refusing
 
 TRIGGER_S = 0.05
+
+Record = Callable[[str, object], None]
 
 
 @pytest.fixture
@@ -31,9 +34,18 @@ def proxy(kinesis: KinesisConfig) -> Iterator[FaultProxy]:
 
 
 class Played:
-    """A query as Spark drives it: one trigger after the other, every batch read by a new copy."""
+    """A query as Spark drives it: one trigger after the other, every batch read by a new copy.
 
-    def __init__(self, config: KinesisConfig, **options: object) -> None:
+    Args:
+        config: Its stream.
+        record: Takes the ledger, for the report of ``make chaos``.
+        options: Options of the source.
+    """
+
+    def __init__(
+        self, config: KinesisConfig, record: Record = lambda *_: None, **options: object
+    ) -> None:
+        self.record = record
         given = {"startingPosition": "TRIM_HORIZON", "readsPerSecond": 0} | options
         self.options = source_options(config, config.market_data, **given)
         self.rows: list[tuple[str, str]] = []
@@ -69,19 +81,20 @@ class Played:
     def check(self, sent: list[str]) -> None:
         """The ledger: all of it, once, in order per key."""
         got = [text for _, text in self.rows]
-        lost, more = len(set(sent) - set(got)), len(got) - len(set(got))
-        assert (lost, more) == (0, 0), f"sent {len(sent)}, lost {lost}, twice {more}"
+        ledger = counted(sent, got)
+        self.record("ledger", ledger)
+        assert (ledger["lost"], ledger["twice"]) == (0, 0), str(ledger)
         for key in {_key(text) for text in got}:
             of_key = [text for text in got if _key(text) == key]
             assert of_key == sorted(of_key)
 
 
 @pytest.fixture
-def play(proxy: FaultProxy) -> Iterator[Callable[..., Played]]:
+def play(proxy: FaultProxy, record_property: Record) -> Iterator[Callable[..., Played]]:
     made: list[Played] = []
 
     def begin(**options: object) -> Played:
-        made.append(Played(proxy.config, **options))
+        made.append(Played(proxy.config, record_property, **options))
         return made[-1]
 
     yield begin
@@ -203,8 +216,9 @@ def test_source_with_an_idle_shard_gives_its_first_record_in_the_next_batch(
 ) -> None:
     client, stream = client_of(kinesis), kinesis.market_data
     query = play()
-    for turn in range(20):  # one key: the other shard stays idle
-        client.put_record(StreamName=stream, Data=b"m%06d" % (8 * turn), PartitionKey="0")
+    sent = [f"m{8 * turn:06d}" for turn in range(20)]  # one key: the other shard stays idle
+    for text in sent:
+        client.put_record(StreamName=stream, Data=text.encode(), PartitionKey="0")
         query.trigger()
     (busy,) = {shard for shard, _ in query.rows}
     quiet_hash = "0" if busy != "shardId-000000000000" else str(2**128 - 1)
@@ -213,6 +227,7 @@ def test_source_with_an_idle_shard_gives_its_first_record_in_the_next_batch(
     )
     assert query.trigger() == 1
     assert {shard for shard, _ in query.rows} != {busy}
+    query.check([*sent, "m000001"])
 
 
 @pytest.mark.chaos
@@ -285,7 +300,7 @@ def test_source_whose_stream_is_resharded_while_it_reads_keeps_the_order_of_each
 
 @pytest.mark.chaos
 def test_source_down_for_longer_than_the_retention_stops_and_names_what_is_missing(
-    tmp_path: Path,
+    tmp_path: Path, record_property: Record
 ) -> None:
     port = processes.free_port()
     child = local_aws.start_kinesis(
@@ -301,15 +316,16 @@ def test_source_down_for_longer_than_the_retention_stops_and_names_what_is_missi
             record = {"StreamName": config.market_data, "PartitionKey": "1", "Data": text.encode()}
             return int(client.put_record(**record)["SequenceNumber"])
 
-        last_read = put("m000000")
+        sent = [f"m{n:06d}" for n in range(5)]
+        last_read = put(sent[0])
         query.until(1)
         query.reader.stop()
-        missed = [put(f"m{n:06d}") for n in range(1, 4)]
+        missed = {put(text): text for text in sent[1:4]}
         processes.wait_until(
-            lambda: _oldest(client, config.market_data) > missed[1],
+            lambda: _oldest(client, config.market_data) > sorted(missed)[1],
             name="the records expire", timeout_s=20, poll_s=0.05,
         )  # fmt: skip
-        kept = put("m000004")
+        kept = put(sent[4])
         processes.wait_until(
             lambda: _oldest(client, config.market_data) == kept,
             name="all but the newest expire", timeout_s=20, poll_s=0.05,
@@ -323,6 +339,9 @@ def test_source_down_for_longer_than_the_retention_stops_and_names_what_is_missi
         lenient.until(1)
         assert lenient.rows[-1][1] in ("m000003", "m000004")
         assert kept >= oldest
+        rows = [text for _, text in query.rows + lenient.rows]
+        named = [text for sequence, text in missed.items() if last_read < sequence < oldest]
+        record_property("ledger", counted(sent, rows, declared=named))
         for one in (query, lenient):
             one.reader.stop()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import orjson
 import pyarrow as pa
 import pytest
 
+from pipelines.codec import decode_record
 from pipelines.errors import LakeError
+from pipelines.events import parse_time_ns
 from pipelines.lake.maintenance import Limits, Maintenance
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming.archive import Archive
+from tests.chaos.ledger import counted
 
 
 def opened(uri: str, options: dict[str, str] | None = None) -> Archive:
@@ -43,15 +46,26 @@ def batches(tape: Any, rows_of: Callable[..., pa.RecordBatch], count: int) -> li
     return [rows_of([tape.record(tape.trade(), tape.quote())]) for _ in range(count)]
 
 
+def ledger(
+    sent: Sequence[pa.RecordBatch], uri: str, options: dict[str, str] | None = None
+) -> dict[str, int]:
+    """The messages of batches against the rows of the lake, each known by its time."""
+    data = [one for rows in sent for one in rows.column("data").to_pylist()]
+    times = [parse_time_ns(m["t"]) for one in data for m in decode_record(one).messages]
+    sql = "SELECT event_time_ns FROM trades UNION ALL SELECT event_time_ns FROM quotes"
+    return counted(times, LakeQuery(uri, options).sql(sql)["event_time_ns"].to_pylist())
+
+
 @pytest.mark.chaos
 @pytest.mark.long
 def test_archive_on_a_store_that_refuses_every_third_request_stores_all_once(
-    faulty_store, object_store, tape, rows_of
+    faulty_store, object_store, tape, rows_of, record_property
 ):
     uri, (options, faults) = "s3://lake/thirds", faulty_store
     archive = opened(uri, options)
     faults(every=3)
-    for batch_id, rows in enumerate(batches(tape, rows_of, 4)):
+    sent = batches(tape, rows_of, 4)
+    for batch_id, rows in enumerate(sent):
         take(archive, rows, batch_id)
     faults(every=0)
     assert counts(uri, object_store) == (4, 4)
@@ -60,6 +74,7 @@ def test_archive_on_a_store_that_refuses_every_third_request_stores_all_once(
     keeper.open()
     keeper.run()
     assert keeper.stats()["compacted_files"] == 8
+    record_property("ledger", ledger(sent, uri, object_store))
     assert counts(uri, object_store) == (4, 4)
     assert archive.state.totals.stored == 8
 
@@ -67,7 +82,7 @@ def test_archive_on_a_store_that_refuses_every_third_request_stores_all_once(
 @pytest.mark.chaos
 @pytest.mark.long
 def test_archive_whose_store_is_away_keeps_whole_batches_and_goes_on(
-    faulty_store, object_store, tape, rows_of
+    faulty_store, object_store, tape, rows_of, record_property
 ):
     uri, (options, faults) = "s3://lake/away", faulty_store
     archive = opened(uri, options)
@@ -82,6 +97,7 @@ def test_archive_whose_store_is_away_keeps_whole_batches_and_goes_on(
     successor = opened(uri, options)
     if not successor.state.holds("q", 1):
         take(successor, second, 1)
+    record_property("ledger", ledger([first, second], uri, object_store))
     assert counts(uri, object_store) == (2, 2)
     assert successor.state.totals.stored == 4
 
@@ -116,7 +132,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.chaos
-def test_archive_on_a_full_disk_says_so_and_resumes_when_there_is_room(small_disk, tape, rows_of):
+def test_archive_on_a_full_disk_says_so_and_resumes_when_there_is_room(
+    small_disk, tape, rows_of, record_property
+):
     uri = str(small_disk / "lake")
     archive = opened(uri)
     first, second = batches(tape, rows_of, 2)
@@ -131,5 +149,6 @@ def test_archive_on_a_full_disk_says_so_and_resumes_when_there_is_room(small_dis
     assert not [p for p in small_disk.rglob("*.parquet") if "archive-1" in p.name]
     hog.unlink()
     take(archive, second, 1)
+    record_property("ledger", ledger([first, second], uri))
     assert counts(uri) == (2, 2)
     assert archive.state.totals.stored == 4

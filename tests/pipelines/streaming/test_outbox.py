@@ -23,6 +23,7 @@ from pipelines.streaming.outbox import Batch, Outbox
 from pipelines.streaming.parts import Decidable
 from pipelines.streaming.signals import payload_of
 from pipelines.streaming.warmup import decided_in
+from tests.chaos.ledger import counted
 
 T0 = parse_time_ns("2011-01-03T14:30:00Z")
 QUERY = "5c6f"
@@ -498,7 +499,7 @@ def test_decided_in_names_the_last_bar_of_each_symbol(new_outbox, policy, tmp_pa
 @pytest.mark.long
 @pytest.mark.parametrize("fault", [{"every": 2, "after": True}, {"every": 1}], ids=["lost", "all"])
 def test_take_on_a_store_that_fails_publishes_only_what_the_lake_holds(
-    policy, sink, faulty_store, object_store, fault, request
+    policy, sink, faulty_store, object_store, fault, request, record_property
 ):
     uri, (options, faults) = f"s3://lake/outbox-{request.node.callspec.id}", faulty_store
 
@@ -517,7 +518,10 @@ def test_take_on_a_store_that_fails_publishes_only_what_the_lake_holds(
         first = opened()
     first.take(policy.run, query_id=QUERY, batch_id=0)
     first.close()
-    held = LakeQuery(uri, object_store).sql("SELECT symbol, event_time, value FROM signals")
+    held = LakeQuery(uri, object_store).sql("SELECT symbol, event_time_ns, value FROM signals")
+    wanted = [(symbol, T0 + n * MINUTE_NS) for symbol in ("SPY", "QQQ") for n in range(2)]
+    found = zip(held["symbol"].to_pylist(), held["event_time_ns"].to_pylist(), strict=True)
+    record_property("ledger", counted(wanted, found))
     assert held.num_rows == 4
     (value,) = set(held["value"].to_pylist())  # of one asking
     published = {item["data"]["value"] for item in sink.items if item["kind"] == "signal"}
