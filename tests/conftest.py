@@ -22,14 +22,6 @@ settings.load_profile("raytape")
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep what is heavy in one process: two of them at once are more than two cores hold."""
-    for item in items:
-        if item.get_closest_marker("heavy"):
-            item.add_marker(pytest.mark.xdist_group("heavy"))
-
-
 @pytest.fixture(scope="session")
 def kinesis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KinesisConfig]:
     """A kinesalite of this test session (LevelDB in a temporary folder)."""
