@@ -15,7 +15,8 @@ fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 
 beside=""   # what is being done meanwhile
 compile=""  # whether there is Python to compile
-trap '[ -z "$beside" ] || { pkill -P "$beside"; kill "$beside"; } 2>/dev/null' EXIT
+trap '[ -z "$beside" ] || { kill -- "-$beside"; wait "$beside"; } 2>/dev/null || true' EXIT
+meanwhile() { set -m; "$@" & beside=$!; set +m; }  # in a group of its own, which ends as a whole
 finish() { [ -z "$beside" ] || { wait "$beside" || exit 1; beside=""; }; }
 
 may_install() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
@@ -63,7 +64,7 @@ setup_python() {
   if [ -x .venv/bin/python ] && ! python_ok .venv/bin/python; then rm -rf .venv; fi
   [ -x .venv/bin/python ] || { say "creating .venv with $("$python" --version)"; "$python" -m venv .venv; }
   say "installing the locked Python packages (a few minutes the first time)"
-  if has_node; then install_python "$want" "$stamp" & beside=$!; else install_python "$want" "$stamp"; fi
+  if has_node; then meanwhile install_python "$want" "$stamp"; else install_python "$want" "$stamp"; fi
   compile=yes
 }
 
@@ -80,9 +81,11 @@ install_python() {  # what is wanted, its stamp
 compile_python() {
   finish
   [ -n "$compile" ] || return 0
-  { .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true; } & beside=$!
+  meanwhile compile_all
   compile=""
 }
+
+compile_all() { .venv/bin/python -m compileall -q -j 0 .venv/lib >/dev/null 2>&1 || true; }
 
 java_major() { java -version 2>&1 | sed -n 's/.*version "\([0-9]*\).*/\1/p' | head -n 1; }
 

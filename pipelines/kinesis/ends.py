@@ -96,7 +96,7 @@ class EndFinder:
         native_time: Whether the service can find a place by time.
         fetch_size: Records per GetRecords where pages are read through.
         keep_bytes: Records of a batch are kept at hand up to this size.
-        retention_ms: How long the service keeps a record, if that is known.
+        retention_ms: How long the service keeps a record at least, if that is known.
         clock_ms: Wall clock, milliseconds.
     """
 
@@ -126,6 +126,7 @@ class EndFinder:
         self._pace: Pace | None = None
         self._tip_at_ms: int | None = None  # when the tip was last reached, our clock
         self._ahead_ms: int | None = None  # the service's clock is at least so far ahead of ours
+        self._last: int | None = None  # the ending sequence number of a shard that is closed
         self._reads = 0
         self._most_bytes = float("inf")  # of this batch
         self.stop_at_ms: int | None = None
@@ -155,7 +156,7 @@ class EndFinder:
         self._most_bytes = limit.max_bytes or float("inf")
         self._reads = 0
         try:
-            last = None if listed is None else listed.last
+            last = self._last = None if listed is None else listed.last
             ends_early = last is not None and self.stop_at_ms is not None
             if not self._native_time or limit.records is not None or ends_early:
                 found = self._read_on(place, limit)
@@ -184,7 +185,7 @@ class EndFinder:
 
     def _now_ms(self) -> int:
         """About now on the service's clock."""
-        return self._clock_ms() + (self._ahead_ms or 0)
+        return self._clock_ms() + max(self._ahead_ms or 0, -_CLOCKS_MS // 2)  # a lower bound
 
     def _read_on(self, place: ShardOffset, limit: Limit, *, one_page: bool = False) -> Found:
         """Read through what follows a place, up to the tip or the limit."""
@@ -199,6 +200,8 @@ class EndFinder:
             asked_ms = self._now_ms()
             page = self._page(cursor, wanted)
             seamless = self._whole and (page.seamless or self._fresh)
+            # A subscription that was renewed does not say what expired before it was.
+            seamless = seamless or (cursor.pushed and self._unexpired(place))
             self._fresh = False
             self._whole = self._whole or bool(page.records)
             due = self._due(page.records)
@@ -215,6 +218,9 @@ class EndFinder:
                 self.close()
                 return self._found(_until(place, page.records[len(due)]), taken, count, ms=0)
             if page.closed:
+                if not count and not seamless and place.end.exact and self._last is not None:
+                    # Whoever reads up to the end of the shard sees whether something expired.
+                    place = replace(place, end=Position("after", self._last))
                 return self._found(replace(place, done=True), taken, count, ms=0)
             if page.at_tip:
                 self._measure(begun_ms, count, size)

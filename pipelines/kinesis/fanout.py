@@ -221,6 +221,8 @@ class FanOutCursor:
                 came = True
         finally:
             self._hang_up()
+            with self._changed:
+                self._behind_ms = None  # of what comes from now on nobody has said anything
         return came
 
     def _hang_up(self) -> None:

@@ -39,12 +39,13 @@ from pipelines.kinesis.offsets import (
     lost,
     without_lost,
 )
-from pipelines.kinesis.service import Gate, list_shards, name_of, summary_of
+from pipelines.kinesis.service import Gate, created_ms, list_shards, name_of
 
 log = logging.getLogger(__name__)
 
 _CHECK_STREAM_S = 10.0
 _LIST_AGAIN_S = 1.0
+_RETENTION_MS = 24 * 3_600_000  # the shortest that Kinesis has
 _REQUEST_TIMEOUT_S = 5.0
 _LONGEST_WAIT_S = 5.0
 _BEGIN_WAIT_S = 60.0
@@ -111,7 +112,6 @@ class BatchPlanner:
         self._monotonic = monotonic
         self._sleep = sleep
         self._created_ms = 0
-        self._retention_ms: int | None = None
         self._checked_at = float("-inf")
         self._listed_at = float("-inf")
         self._shards: list[Shard] = []
@@ -120,6 +120,7 @@ class BatchPlanner:
         self._asked_ms: int | None = None  # when the first end was asked for: what LATEST means
         self._answered = True  # at once, when it was
         self._finders: dict[str, EndFinder] = {}
+        self._missed_ms: int | None = None  # the stream of which a shard was missing
         self._turn = 0  # which shard comes first, where not all may have a part
         self._stop_at_ms: int | None = None
         self._kept: dict[ShardRange, Sequence[RawRecord]] = {}
@@ -184,6 +185,7 @@ class BatchPlanner:
         moved = False
         for parts in limit.among(shards[first:] + shards[:first]):
             now = self._look(parts, places)
+            self._answered = False  # what is looked at later began before
             moved = any(_moved(places[shard], one.place) for shard, one in now.items())
             found |= now
             if moved:
@@ -192,6 +194,7 @@ class BatchPlanner:
         ends = {**places, **{shard: one.place for shard, one in found.items()}}
         # Children that begin are logged at once: later their parent may be forgotten.
         moved = moved or places.keys() != start.get("shards", places).keys()
+        moved = moved or start.get("created_ms", self._created_ms) != self._created_ms
         # Spark logs a first batch even if it is empty: with the begin resolved in it, LATEST stays
         # the moment at which the query began, whatever restarts before the first record.
         if not moved and not is_symbolic(start):
@@ -230,6 +233,7 @@ class BatchPlanner:
     ) -> dict[str, Found]:
         """What is found in each shard that answers, each with its part of the limit."""
         shards = list(parts)
+        missed: list[str] = []
         listed = {shard.id: shard for shard in self._shards}
 
         def look(shard: str) -> Found | None:
@@ -244,10 +248,12 @@ class BatchPlanner:
                 return finder.next_end(listed.get(shard), place, parts[shard], latest=latest)
             except (StreamUnavailable, StreamMissing) as error:
                 missing = isinstance(error, StreamMissing)
-                if self._stop_at_ms is not None or (missing and not self._restart_when_replaced):
+                again = not self._restart_when_replaced or self._missed_ms == self._created_ms
+                if self._stop_at_ms is not None or (missing and again):
                     raise
-                if missing:  # the stream may be another one, whatever the next look says
+                if missing:  # the stream may be another one; if it is not, this is an error
                     self._checked_at, self._stale = float("-inf"), True
+                    missed.append(shard)
                 log.warning("%s: shard not looked at: %s", self._name, error)
                 return None
 
@@ -262,6 +268,7 @@ class BatchPlanner:
                 elif not self._native_time and (one.reads > 1 or not one.caught_up):
                     reads = 1
                 self._budget.charge(shard, reads, now_s=self._monotonic())
+        self._missed_ms = self._created_ms if missed else None
         return found
 
     def _keep(self, found: Mapping[str, Found]) -> None:
@@ -286,7 +293,8 @@ class BatchPlanner:
                 native_time=self._native_time and self._open_pushed is None,
                 fetch_size=self._fetch_size,
                 keep_bytes=self._keep_bytes,
-                retention_ms=self._retention_ms,
+                # Where no place is found by time, it is no Kinesis, and has rules of its own.
+                retention_ms=_RETENTION_MS if self._native_time else None,
                 clock_ms=self._clock_ms,
             )
         finder.stop_at_ms = self._stop_at_ms
@@ -338,19 +346,17 @@ class BatchPlanner:
         """Look, now and then, whether the stream is another one by now."""
         if self._monotonic() - self._checked_at < _CHECK_STREAM_S:
             return
-        summary = summary_of(
+        made_ms = created_ms(
             self._client, self._stream, timeout_s=_REQUEST_TIMEOUT_S, gate=self._gate
         )
-        self._stale = self._stale or summary.created_ms != self._created_ms
-        self._created_ms = summary.created_ms
-        # Where no place is found by time, records expire by rules of its own (embedded Kinesis).
-        self._retention_ms = summary.retention_ms if self._native_time else None
+        self._stale = self._stale or made_ms != self._created_ms
+        self._created_ms = made_ms
         self._checked_at = self._monotonic()
 
     def replaced(self, offset: Mapping[str, Any]) -> bool:
         """Whether what an offset in JSON form stands for went with its stream, and may be left out.
 
-        Not while the service does not say: whoever reads it waits longer for an answer.
+        Not while the service does not say.
         """
         if not self._restart_when_replaced or is_symbolic(offset):
             return False

@@ -79,7 +79,7 @@ def read_range(
         empty = 0 if records else empty + 1
         if page.closed or (page.at_tip and empty >= _EMPTY_PAGES):
             # Behind the last record of a closed shard lies its end, which is no record.
-            if not (part.done and page.closed):
+            if not (part.done and page.closed and checked):
                 _lost(stream, part, last_seen, part.end, fail_on_data_loss)
             return
 

@@ -12,7 +12,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -221,23 +220,8 @@ def list_shards(
         arguments = {"NextToken": answer["NextToken"]}
 
 
-@dataclass(frozen=True, slots=True)
-class StreamSummary:
-    """What the service says of a stream.
-
-    Args:
-        created_ms: When it was made, wall milliseconds.
-        retention_ms: How long it keeps a record.
-    """
-
-    created_ms: int
-    retention_ms: int
-
-
-def summary_of(
-    client: Any, stream: str, *, timeout_s: float = 30, gate: Gate | None = None
-) -> StreamSummary:
-    """The summary of a stream.
+def created_ms(client: Any, stream: str, *, timeout_s: float = 30, gate: Gate | None = None) -> int:
+    """When a stream was made, wall milliseconds.
 
     Raises:
         StreamError: There is no such stream, or the service did not answer.
@@ -248,7 +232,5 @@ def summary_of(
         timeout_s=timeout_s,
         gate=gate,
     )
-    summary = answer["StreamDescriptionSummary"]
-    made: datetime = summary["StreamCreationTimestamp"]
-    hours: int = summary["RetentionPeriodHours"]
-    return StreamSummary(round(made.timestamp() * 1000), hours * 3_600_000)
+    made: datetime = answer["StreamDescriptionSummary"]["StreamCreationTimestamp"]
+    return round(made.timestamp() * 1000)

@@ -25,7 +25,7 @@ from pipelines.clock import wall_ns
 from pipelines.errors import LakeError
 from pipelines.events import DAY_NS
 from pipelines.kinesis.clients import client_of
-from pipelines.kinesis.service import summary_of
+from pipelines.kinesis.service import created_ms
 from pipelines.kinesis.source import source_options
 from pipelines.lake import archive_state
 from pipelines.lake.archive_state import ArchiveState, Totals
@@ -368,7 +368,7 @@ def stream_identity(config: KinesisConfig) -> str:
     Raises:
         StreamError: There is no such stream, or the service did not answer.
     """
-    return f"{config.market_data}@{summary_of(client_of(config), config.market_data).created_ms}"
+    return f"{config.market_data}@{created_ms(client_of(config), config.market_data)}"
 
 
 def _run(frame: DataFrame, task: Task, single: bool) -> list[dict[str, Any]]:

@@ -62,11 +62,7 @@ class FakeKinesis:
     def describe_stream_summary(self, *, StreamName: str) -> dict[str, Any]:  # noqa: N803
         self._fail()
         made = datetime.fromtimestamp(self.created_ms / 1000, UTC)
-        summary = {
-            "StreamCreationTimestamp": made,
-            "RetentionPeriodHours": self.retention_hours,
-        }
-        return {"StreamDescriptionSummary": summary}
+        return {"StreamDescriptionSummary": {"StreamCreationTimestamp": made}}
 
     def list_shards(self, *, StreamName: str) -> dict[str, Any]:  # noqa: N803
         self._fail()

@@ -196,6 +196,26 @@ def test_plan_over_any_shards_holds_at_most_its_limit_and_reads_everything(
     assert sorted(got) == made
 
 
+def test_plan_from_latest_with_a_limit_below_the_shards_reads_what_came_since(fake: Any) -> None:
+    fake.add_shard("b")
+    fake.add_shard("c")
+    query = Query(fake, "LATEST")
+    fake.now_ms += 1
+    look = query.planner._look
+
+    def while_something_comes(*given: Any) -> Any:
+        found = look(*given)
+        if not made:
+            made.extend(fake.put(shard)[0] for shard in ("a", "b", "c"))
+        return found
+
+    made: list[int] = []
+    query.planner._look = while_something_comes  # type: ignore[method-assign]
+    got = query.tick(Limit(records=1))
+    fake.now_ms += 1_000
+    assert sorted(got + query.drain(Limit(records=1))) == made
+
+
 def test_plan_cuts_a_backlog_by_arrival_without_reading_it(fake: Any) -> None:
     query = Query(fake)
     made = fake.put("a")

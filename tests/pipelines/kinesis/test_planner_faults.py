@@ -9,9 +9,15 @@ from typing import Any
 
 import pytest
 
-from pipelines.errors import DataLoss, StreamError, StreamReplaced, StreamUnavailable
+from pipelines.errors import (
+    DataLoss,
+    StreamError,
+    StreamMissing,
+    StreamReplaced,
+    StreamUnavailable,
+)
 from pipelines.kinesis import service
-from pipelines.kinesis.cursor import ShardCursor
+from pipelines.kinesis.cursor import Page, ShardCursor
 from pipelines.kinesis.ends import Limit
 from pipelines.kinesis.offsets import Position, ranges
 from pipelines.kinesis.options import SourceOptions
@@ -348,3 +354,93 @@ def test_batch_that_was_planned_in_a_stream_made_anew_holds_nothing_when_asked_t
     reader._planner = query.planner
     assert reader.partitions(start, end) == []
     assert query.tick() == made
+
+
+def test_plan_after_more_than_the_retention_away_from_a_shard_that_was_closed_is_data_loss(
+    fake: Any,
+) -> None:
+    query = Query(fake)
+    (last,) = fake.put("a")
+    query.drain()
+    fake.put("a", count=3)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    fake.now_ms += 25 * 3_600_000
+    fake.expire()
+    query.restart()
+    with pytest.raises(DataLoss, match=f"from after:{last} to after:.* are gone"):
+        query.drain()
+
+
+def test_plan_of_a_quiet_shard_that_is_closed_days_later_sees_no_loss(fake: Any) -> None:
+    query = Query(fake)
+    fake.put("a")
+    query.drain()
+    _quiet(query, fake, hours=30)
+    fake.close_shard("a")
+    fake.add_shard("b", "a")
+    made = fake.put("b", count=2)
+    query.restart()
+    assert query.drain() == made
+
+
+def test_plan_of_an_old_record_that_was_the_last_is_sure_of_quiet_all_the_same(fake: Any) -> None:
+    fake.put("a")
+    fake.now_ms += 23 * 3_600_000
+    query = Query(fake)
+    assert len(query.drain()) == 1  # its arrival says little of the service's clock
+    _quiet(query, fake, hours=72)
+    query.restart()
+    made = fake.put("a", count=2)
+    assert query.tick() == made
+
+
+class _Pushed(ShardCursor):
+    """Gives nothing at first, as a subscription does that is just made."""
+
+    pushed = True
+    begun = False
+
+    def page(self, limit: int = 10_000) -> Page:
+        if not self.begun:
+            self.begun = True
+            return Page((), 1, full=False, closed=False)
+        return super().page(limit)
+
+
+def test_plan_of_a_stream_made_anew_waits_for_what_its_subscription_brings(fake: Any) -> None:
+    opened = []
+
+    def subscribe() -> Any:
+        opened.append(fake.created_ms)
+        return lambda shard, place, latest: _Pushed(
+            fake, "s", shard, place, native_time=True, latest=latest
+        )
+
+    query = Query(fake, restart_when_replaced=True, subscribe=subscribe)
+    fake.put("a", count=5)
+    assert len(query.drain()) == 5
+    fake.created_ms += 1
+    fake.trim("a", 5)
+    made = fake.put("a", count=3)
+    got = query.tick(after_s=60)
+    for _ in range(3):
+        got += query.tick()
+    assert got == made
+    assert len(opened) == 2
+
+
+def test_plan_of_a_shard_that_is_missing_from_the_same_stream_ends_the_query(
+    fake: Any, refused: Callable[..., Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = Query(fake, restart_when_replaced=True)
+    fake.put("a")
+    query.drain()
+
+    def missing(**_: Any) -> Any:
+        raise refused("ResourceNotFoundException")
+
+    monkeypatch.setattr(fake, "get_records", missing)
+    assert query.tick() == []
+    with pytest.raises(StreamMissing):
+        query.tick()
