@@ -386,7 +386,7 @@ def test_plan_of_a_quiet_shard_that_is_closed_days_later_sees_no_loss(fake: Any)
 
 def test_plan_of_an_old_record_that_was_the_last_is_sure_of_quiet_all_the_same(fake: Any) -> None:
     fake.put("a")
-    fake.now_ms += 23 * 3_600_000
+    fake.now_ms += 23 * 3_600_000 + 2_700_000
     query = Query(fake)
     assert len(query.drain()) == 1  # its arrival says little of the service's clock
     _quiet(query, fake, hours=72)
