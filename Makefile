@@ -4,7 +4,7 @@ SHELL := bash
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 ARGS ?=
 
-.PHONY: help setup up down status logs test dashboard-tests heavy-tests other-tests lint types bench chaos dashboard lock clean
+.PHONY: help setup up down status logs test dashboard-tests lint types bench chaos dashboard lock clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  \033[1mmake %-10s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,17 +27,10 @@ logs: setup ## follow the logs of every part
 test: setup ## lint, types, unit, integration and browser tests (runs beside a live platform)
 	@cluster/setup.sh browser
 	@$(MAKE) --no-print-directory -j2 -O lint types dashboard-tests
-	@$(MAKE) --no-print-directory -j2 heavy-tests other-tests
+	@python -m pytest $(ARGS)
 
 dashboard-tests: setup
 	@cd dashboard && npm run --silent typecheck && npm run --silent types:check && npm run --silent test
-
-# Side by side, for most of them wait more than they work. 5: none of them was asked for in ARGS.
-heavy-tests: setup
-	@python -m pytest -m "heavy and not long" $(ARGS) || [ $$? = 5 ]
-
-other-tests: setup
-	@python -m pytest -m "not heavy and not long" $(ARGS) || [ $$? = 5 ]
 
 lint: setup ## ruff over the Python, the linter of the dashboard over the TypeScript
 	@ruff check -q . && ruff format -q --check . && cd dashboard && npm run --silent lint
