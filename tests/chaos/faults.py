@@ -141,7 +141,8 @@ FAULTS = (
         22, "a worker or executor killed reading, shuffling, writing, committing state",
         "the task runs again from fixed offsets; files that no commit names are orphans",
         ("test_workers_killed_fifty_times_reading_shuffling_writing_and_folding_are_clean",
-         "test_executors_on_ray_killed_reading_shuffling_writing_and_in_their_state_are_clean"),
+         "test_executors_on_ray_killed_reading_shuffling_writing_and_in_their_state_are_clean",
+         "test_both_queries_killed_in_a_task_and_before_publishing_decide_and_publish_once"),
     ),
     Fault(
         23, "the driver killed -9 before and after each log, commit and publication",
@@ -149,7 +150,8 @@ FAULTS = (
         ("test_both_queries_killed_fifty_times_at_every_point_decide_and_publish_once",
          "test_archive_killed_fifty_times_at_every_point_is_clean",
          "test_query_killed_fifty_times_at_every_point_is_clean",
-         "test_driver_on_ray_killed_before_and_after_each_log_is_clean"),
+         "test_driver_on_ray_killed_before_and_after_each_log_is_clean",
+         "test_both_queries_killed_in_a_task_and_before_publishing_decide_and_publish_once"),
         ("test_driver_that_dies_between_any_two_commits_is_completed",),
     ),
     Fault(
