@@ -9,7 +9,6 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 import pyarrow as pa
@@ -22,6 +21,7 @@ from pipelines.errors import ConfigError
 from pipelines.exchange.config import ExchangeConfig
 from pipelines.exchange.recorded import RecordedMarket
 from pipelines.features.spec import spec_named
+from pipelines.lake.files import is_remote
 from pipelines.lake.maintenance import Limits
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.anomalies import AnomalyConfig
@@ -131,7 +131,7 @@ def streaming_config(settings: Settings) -> StreamingConfig:
             ui_port=settings.spark_ui_port,
             ui_host=settings.host,
             shuffle_partitions=settings.spark_state_parts,
-            local_checkpoints=is_local(settings.uri("checkpoints")),
+            local_checkpoints=not is_remote(settings.uri("checkpoints")),
             folder=str((settings.data_dir / "spark").resolve()),
             executor_tmp=str(runtime.ray_temp_dir(settings)) if on_ray else None,
             extra=settings.spark_extra(),
@@ -167,15 +167,6 @@ def streaming_config(settings: Settings) -> StreamingConfig:
         maintenance_every_s=settings.maintenance_every_s,
         maintenance=Limits(retention_h=settings.lake_retention_h, keep_days=settings.keep_days()),
     )
-
-
-def is_local(uri: str) -> bool:
-    """Whether an address is a folder of this machine.
-
-    >>> is_local("/var/checkpoints"), is_local("file:///var/checkpoints"), is_local("s3a://b/c")
-    (True, True, False)
-    """
-    return urlsplit(uri).scheme in ("", "file")
 
 
 def feed_config(settings: Settings) -> FeedConfig:

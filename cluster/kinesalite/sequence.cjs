@@ -14,17 +14,17 @@ const { parseSequence, stringifySequence } = db;
 
 function parse(text) {
   if (typeof text === "string" && DIGITS.test(text)) {
-    const hex = BigInt(text).toString(16);
+    const digits = BigInt(text).toString(16);
     // Digits: version 1, shard's time 9, shard 1, index 16, a byte 2, time 9, shard 8, version 1.
-    const created = Number.parseInt(hex.slice(1, 10), 16);
-    const version2 = hex.length === 47 && hex[0] === "2" && hex[46] === "2";
-    if (version2 && created < LATEST && hex[11] < "8" && hex[38] < "8") {
+    const created = Number.parseInt(digits.slice(1, 10), 16);
+    const version2 = digits.length === 47 && digits[0] === "2" && digits[46] === "2";
+    if (version2 && created < LATEST && digits[11] < "8" && digits[38] < "8") {
       return {
         shardCreateTime: created * 1000,
-        seqIx: BigInt(`0x${hex.slice(11, 27)}`).toString(),
-        byte1: hex.slice(27, 29),
-        seqTime: Number.parseInt(hex.slice(29, 38), 16) * 1000,
-        shardIx: Number.parseInt(hex.slice(38, 46), 16),
+        seqIx: BigInt(`0x${digits.slice(11, 27)}`).toString(),
+        byte1: digits.slice(27, 29),
+        seqTime: Number.parseInt(digits.slice(29, 38), 16) * 1000,
+        shardIx: Number.parseInt(digits.slice(38, 46), 16),
         version: 2,
       };
     }
@@ -50,7 +50,8 @@ function bound(text) {
   let value = bounds.get(text);
   if (value === undefined) {
     if (bounds.size > 1000) bounds.clear();
-    bounds.set(text, (value = BigInt(text)));
+    value = BigInt(text);
+    bounds.set(text, value);
   }
   return value;
 }

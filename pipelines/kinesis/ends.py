@@ -156,12 +156,12 @@ class EndFinder:
         self._most_bytes = limit.max_bytes or float("inf")
         self._reads = 0
         try:
-            last = self._last = None if listed is None else listed.last
-            ends_early = last is not None and self.stop_at_ms is not None
+            self._last = None if listed is None else listed.last
+            ends_early = self._last is not None and self.stop_at_ms is not None
             if not self._native_time or limit.records is not None or ends_early:
                 found = self._read_on(place, limit)
             else:
-                found = self._find_tip(place, limit, last)
+                found = self._find_tip(place, limit)
         except StreamError:
             self.close()
             raise
@@ -184,8 +184,8 @@ class EndFinder:
         return self._now_ms() < place.end_ms + self._retention_ms - _CLOCKS_MS
 
     def _now_ms(self) -> int:
-        """About now on the service's clock."""
-        return self._clock_ms() + max(self._ahead_ms or 0, -_CLOCKS_MS // 2)  # a lower bound
+        """About now on the service's clock, not much earlier however old the last record was."""
+        return self._clock_ms() + max(self._ahead_ms or 0, -_CLOCKS_MS // 2)
 
     def _read_on(self, place: ShardOffset, limit: Limit, *, one_page: bool = False) -> Found:
         """Read through what follows a place, up to the tip or the limit."""
@@ -234,14 +234,14 @@ class EndFinder:
             if full or one_page or waiting:
                 return self._found(place, taken, count, ms=self._behind(page, place))
 
-    def _find_tip(self, place: ShardOffset, limit: Limit, last: int | None) -> Found:
+    def _find_tip(self, place: ShardOffset, limit: Limit) -> Found:
         """The end of the next batch in a shard of a service that can find a place by time.
 
         Args:
             place: Where it begins.
             limit: The most it may hold.
-            last: The ending sequence number of a shard that is closed.
         """
+        last = self._last
         if self._expected_bytes() <= max(self._keep_bytes, _LITTLE) or self._ahead_ms is None:
             found = self._read_on(place, limit, one_page=True)
             if found.caught_up or found.place.done:

@@ -30,7 +30,6 @@ log = logging.getLogger(__name__)
 
 _BUFFER_BYTES = 8_000_000
 _LATEST = {"Type": "LATEST"}
-_IN_USE = frozenset({"ResourceInUseException", "LimitExceededException"})
 
 
 def consumer_arn(
@@ -193,9 +192,10 @@ class FanOutCursor:
             self._stopping.wait(next(waits))
 
     def _refusal(self, error: ClientError) -> StreamError | None:
-        """What a failed subscription means for good; ``None`` if another may work."""
-        if error.response.get("Error", {}).get("Code") in _IN_USE:
-            return None  # the last one of this consumer is not over yet
+        """What a failed subscription means for good; ``None`` if another may work.
+
+        As where the last one of this consumer is not over yet.
+        """
         try:
             may_pass(error, f"subscription to {self.shard}")
         except StreamError as refusal:

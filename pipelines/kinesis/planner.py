@@ -118,7 +118,7 @@ class BatchPlanner:
         self._stale = True
         self._first: Mapping[str, ShardOffset] | None = None
         self._asked_ms: int | None = None  # when the first end was asked for: what LATEST means
-        self._answered = True  # at once, when it was
+        self._latest_is_now = True  # it was answered at once, and this is the first look
         self._finders: dict[str, EndFinder] = {}
         self._missed_ms: int | None = None  # the stream of which a shard was missing
         self._turn = 0  # which shard comes first, where not all may have a part
@@ -185,7 +185,7 @@ class BatchPlanner:
         moved = False
         for parts in limit.among(shards[first:] + shards[:first]):
             now = self._look(parts, places)
-            self._answered = False  # what is looked at later began before
+            self._latest_is_now = False  # what is looked at later began before
             moved = any(_moved(places[shard], one.place) for shard, one in now.items())
             found |= now
             if moved:
@@ -212,7 +212,7 @@ class BatchPlanner:
             try:
                 return self._places(start)
             except StreamUnavailable as error:
-                self._answered = False
+                self._latest_is_now = False
                 if self._monotonic() >= deadline:
                     raise
                 log.warning("%s: the query cannot begin yet: %s", self._name, error)
@@ -240,7 +240,7 @@ class BatchPlanner:
             finder, place = self._finder(shard), places[shard]
             latest = (
                 self._first is not None
-                and self._answered
+                and self._latest_is_now
                 and self._begin.kind == LATEST
                 and place.end.kind == "time"
             )

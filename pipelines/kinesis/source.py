@@ -148,7 +148,7 @@ class KinesisStreamReader(DataSourceStreamReader, SupportsTriggerAvailableNow):
             return []
         parts = []
         for one in ranges(start, end):
-            records = self._planner.at_hand(one) if self._planner else None
+            records = self._driver.at_hand(one)
             rows = None if records is None else _to_arrow(self._options.name, records)
             parts.append(Part(one, rows))
         if self.together and sum(map(_bytes_of, parts)) <= self._options.inline_bytes:

@@ -176,11 +176,21 @@ def _bound(value: Any, *, upper: bool = False) -> Any:
     return value
 
 
-def _is_remote(uri: str) -> bool:
+def is_remote(uri: str) -> bool:
+    """Whether an address is none of a folder of this machine.
+
+    >>> is_remote("/var/lake"), is_remote("file:///var/lake"), is_remote("s3a://bucket/lake")
+    (False, False, True)
+    """
     return "://" in uri and not uri.startswith("file://")
 
 
-def _local(uri: str) -> str:
+def local_path(uri: str) -> str:
+    """The folder of an address that is one of this machine.
+
+    >>> local_path("file:///var/lake")
+    '/var/lake'
+    """
     return uri.removeprefix("file://")
 
 
@@ -190,7 +200,7 @@ def _store(folder: str, options: Mapping[str, str] | None) -> Any:
     deltalake's own handler, whose streams take bytes: through its Arrow file system newer versions
     of Arrow hand it buffers, which it refuses.
     """
-    if not _is_remote(folder):
+    if not is_remote(folder):
         return None
     from deltalake.fs import DeltaStorageHandler
 
@@ -200,7 +210,7 @@ def _store(folder: str, options: Mapping[str, str] | None) -> Any:
 def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | None) -> int:
     store = _store(folder, options)
     if store is None:
-        target = Path(_local(folder)) / path
+        target = Path(local_path(folder)) / path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             pq.write_table(part, target, **_FORMAT)
@@ -222,5 +232,5 @@ def _write(folder: str, path: str, part: pa.Table, options: Mapping[str, str] | 
 def _read(folder: str, path: str, options: Mapping[str, str] | None) -> pa.Table:
     store = _store(folder, options)
     if store is None:
-        return pq.ParquetFile(Path(_local(folder)) / path).read()
+        return pq.ParquetFile(Path(local_path(folder)) / path).read()
     return pq.ParquetFile(pa.PythonFile(store.open_input_file(path))).read()

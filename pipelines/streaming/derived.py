@@ -45,6 +45,26 @@ class _OfBars:
         self.averages = SlidingAverages()
         self.watch = Watch(anomalies, seed=seed)
 
+    def push(self, bar: ClosedBar) -> None:
+        """Take a bar of the past in, for warming up."""
+        for part in (self.indicators, self.rollup, self.averages, self.watch):
+            part.push(bar)
+
+    def state(self) -> list[Any]:
+        """Everything it knows, JSON types."""
+        return [
+            self.indicators.state(), self.rollup.state(), self.averages.state(),
+            self.watch.state(),
+        ]  # fmt: skip
+
+    def restore(self, indicators: Any, rollup: Any, averages: Any, watch: Any = None) -> None:
+        """Go on from what :meth:`state` gave."""
+        self.indicators.restore(indicators)
+        self.rollup.restore(rollup)
+        self.averages.restore(averages)
+        if watch is not None:  # an older version wrote none
+            self.watch.restore(watch)
+
 
 class Derived:
     """Of one symbol.
@@ -56,7 +76,7 @@ class Derived:
     """
 
     __slots__ = (
-        "_anomalies", "_due_ns", "_kept", "_late", "_lateness_ns", "_made", "_prices", "_seed",
+        "_anomalies", "_kept", "_kept_due_ns", "_late", "_lateness_ns", "_made", "_prices", "_seed",
     )  # fmt: skip
 
     def __init__(
@@ -71,8 +91,7 @@ class Derived:
         self._seed = seed
         self._prices = PriceStats()
         self._late = (0, 0.0)  # messages since the last bar, and how long they took
-        self._due_ns = NEVER  # of the roll-ups
-        self._kept = b""
+        self._kept, self._kept_due_ns = b"", NEVER
         self._made: _OfBars | None = None
 
     @property
@@ -81,18 +100,13 @@ class Derived:
         if made is None:
             made = self._made = _OfBars(self._anomalies, self._seed)
             if self._kept:
-                self._restore(made, *orjson.loads(self._kept))
+                made.restore(*orjson.loads(self._kept))
         return made
 
-    @staticmethod
-    def _restore(
-        made: _OfBars, indicators: Any, rollup: Any, averages: Any, watch: Any = None
-    ) -> None:
-        made.indicators.restore(indicators)
-        made.rollup.restore(rollup)
-        made.averages.restore(averages)
-        if watch is not None:  # an older version wrote none
-            made.watch.restore(watch)
+    @property
+    def _due_ns(self) -> int:
+        """End of the roll-up that closes first of those that are open."""
+        return self._kept_due_ns if self._made is None else self._made.rollup.due_ns
 
     def trade(self, ns: int, price: float) -> None:
         """Take a trade in that makes a price."""
@@ -104,12 +118,7 @@ class Derived:
 
     def push(self, bar: ClosedBar) -> None:
         """Take a bar of the past in, for warming up; the prices begin with the stream."""
-        bars = self._bars
-        bars.indicators.push(bar)
-        bars.rollup.push(bar)
-        bars.averages.push(bar)
-        bars.watch.push(bar)
-        self._due_ns = bars.rollup.due_ns
+        self._bars.push(bar)
 
     def update(
         self,
@@ -133,11 +142,9 @@ class Derived:
         bars = self._bars
         bars.averages.push(bar)
         self._hand_on()
-        rolled = bars.rollup.push(bar)
-        self._due_ns = bars.rollup.due_ns
         return {
             "indicators": bars.indicators.update(bar, closes=closes, row=row),
-            "rollups": [one.data() for one in rolled],
+            "rollups": [rolled.data() for rolled in bars.rollup.push(bar)],
             "stats": {
                 **self._prices.data(),
                 "sliding": bars.averages.data(),
@@ -161,19 +168,14 @@ class Derived:
         until = market_ns - self._lateness_ns
         if until < self._due_ns:
             return []
-        rollup = self._bars.rollup
-        rolled = rollup.idle(min([until, *pending]))
-        self._due_ns = rollup.due_ns
-        return [one.data() for one in rolled]
+        until = min([until, *pending])
+        return [rolled.data() for rolled in self._bars.rollup.idle(until)]
 
     def state(self) -> list[Any]:
         """Everything it knows, JSON types: where a warmed up one begins."""
-        bars = self._bars
         self._hand_on()
-        return [
-            bars.indicators.state(), bars.rollup.state(), self._prices.state(),
-            bars.averages.state(), bars.watch.state(),
-        ]  # fmt: skip
+        indicators, rollup, averages, watch = self._bars.state()
+        return [indicators, rollup, self._prices.state(), averages, watch]
 
     def _hand_on(self) -> None:
         self._bars.watch.latency(*self._late)
@@ -185,26 +187,18 @@ class Derived:
             return
         indicators, rollup, prices, averages, *watch = state
         self._prices.restore(prices)
-        self._restore(self._bars, indicators, rollup, averages, *watch)
-        self._due_ns = self._bars.rollup.due_ns
+        self._bars.restore(indicators, rollup, averages, *watch)
 
     def to_bytes(self) -> bytes:
         """Everything it knows; what no bar has touched as it was."""
         head = orjson.dumps([self._prices.state(), self._due_ns, self._late])
-        kept = self._kept
-        if (made := self._made) is not None:
-            kept = orjson.dumps(
-                [
-                    made.indicators.state(), made.rollup.state(), made.averages.state(),
-                    made.watch.state(),
-                ]
-            )  # fmt: skip
+        kept = self._kept if self._made is None else orjson.dumps(self._made.state())
         return head + b"\n" + kept
 
     def from_bytes(self, data: bytes) -> None:
         """Go on from what :meth:`to_bytes` gave."""
         head, _, self._kept = data.partition(b"\n")
-        prices, self._due_ns, (count, total_ms) = orjson.loads(head)
+        prices, self._kept_due_ns, (count, total_ms) = orjson.loads(head)
         self._prices.restore(prices)
         self._late = (count, total_ms)
 

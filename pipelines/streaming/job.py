@@ -24,6 +24,7 @@ from pipelines.errors import Fenced, PartFailed, RaytapeError
 from pipelines.kinesis.lag import lag_of
 from pipelines.kinesis.offsets import TRIM_HORIZON
 from pipelines.kinesis.writer import KinesisWriter
+from pipelines.lake.files import local_path
 from pipelines.lake.maintenance import Maintenance
 from pipelines.lake.writer import LakeWriter
 from pipelines.streaming import archive as archive_query
@@ -362,7 +363,7 @@ class StreamingJob:
 
 def _forget_others(checkpoint_uri: str, identity: str) -> None:
     """Delete the local checkpoints of streams that were replaced; in a store they stay."""
-    folder = Path(checkpoint_uri.removeprefix("file://"))
+    folder = Path(local_path(checkpoint_uri))
     for other in folder.glob(f"{glob.escape(identity.rpartition('@')[0])}@*"):
         if other.name != identity:
             shutil.rmtree(other, ignore_errors=True)

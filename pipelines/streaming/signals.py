@@ -28,6 +28,7 @@ from pipelines.events import SECOND_NS
 from pipelines.features.spec import FEATURE_SPEC, FeatureSpec
 from pipelines.kinesis.source import source_options
 from pipelines.kinesis.writer import KinesisWriter
+from pipelines.lake.files import local_path
 from pipelines.lake.query import LakeQuery
 from pipelines.lake.writer import LakeWriter
 from pipelines.ports import ItemSink
@@ -282,8 +283,8 @@ def start(
         spec=config.features,
     )
     if config.spark.local_checkpoints:  # older code would go on from it, and decide again
-        folder = config.checkpoint_uri.removeprefix("file://")
-        shutil.rmtree(checkpoint(folder, SIGNALS), ignore_errors=True)
+        old = checkpoint(config.checkpoint_uri, SIGNALS)
+        shutil.rmtree(local_path(old), ignore_errors=True)
     options = source_options(
         config.kinesis,
         config.kinesis.market_data,

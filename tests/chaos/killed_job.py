@@ -28,6 +28,7 @@ from pipelines.kinesis.tail import StreamTail
 from pipelines.lake.query import LakeQuery
 from pipelines.ports import KinesisConfig
 from pipelines.streaming.signals import FOLDER
+from tests.chaos.ledger import counted
 from tests.chaos.tape_sender import SYMBOLS, TapeSender
 
 SCRIPT = Path(__file__).with_name("streaming_job.py")
@@ -288,16 +289,11 @@ class KilledJob:
         sql = "SELECT symbol, trade_id AS n FROM trades ORDER BY symbol, bseq, position"
         trades = [(row["symbol"], row["n"]) for row in self.lake.sql(sql).to_pylist()]
         bars = self._starts("bars")
-        sent = Counter([*self.sender.trades, *self.sender.bars])
-        stored = Counter([*trades, *bars])
         archive = stats["archive"]
         return Ledger(
             rounds=self.rounds,
             restarts=self.restarts,
-            sent=self.sender.messages,
-            stored=stored.total(),
-            lost=(sent - stored).total(),
-            twice=(stored - sent).total(),
+            **counted([*self.sender.trades, *self.sender.bars], [*trades, *bars]),
             disordered=sum(
                 (numbers := [n for s, n in trades if s == symbol]) != sorted(numbers)
                 for symbol in SYMBOLS

@@ -54,11 +54,6 @@ class TapeSender:
         self.trades: list[tuple[str, int]] = []  # symbol and trade id
         self.bars: list[tuple[str, int]] = []  # symbol and start
 
-    @property
-    def messages(self) -> int:
-        """Messages sent so far, repeats not counted."""
-        return len(self.trades) + len(self.bars)
-
     def send(self, records: int) -> None:
         """Send so many records of trades, and the bars of minutes that end meanwhile."""
         for _ in range(records):

@@ -21,7 +21,6 @@ class FakeKinesis:
     def __init__(self) -> None:
         self.now_ms = 1_000_000
         self.created_ms = 500_000
-        self.retention_hours = 24
         self.shards: dict[str, dict[str, Any]] = {}
         self.failures: list[Exception] = []
         self.reads: list[tuple[str, int]] = []
@@ -46,9 +45,15 @@ class FakeKinesis:
     def trim(self, shard: str, count: int) -> None:
         del self.shards[shard]["records"][:count]
 
+    def make_anew(self) -> None:
+        """Delete the stream and make another one of the same name and shards."""
+        self.created_ms += 1
+        for shard in self.shards.values():
+            shard["records"] = []
+
     def expire(self) -> None:
-        """Forget what is older than the retention."""
-        oldest_ms = self.now_ms - self.retention_hours * 3_600_000
+        """Forget what is older than a day."""
+        oldest_ms = self.now_ms - 24 * 3_600_000
         for shard in self.shards.values():
             shard["records"] = [r for r in shard["records"] if r[1] >= oldest_ms]
 

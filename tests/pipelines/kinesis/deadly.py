@@ -48,7 +48,6 @@ def deadly_source(
     *,
     in_task: Callable[[str], None] | None = None,
     source: type[KinesisDataSource] = KinesisDataSource,
-    places: tuple[str, ...] = ("read",),
 ) -> type[KinesisDataSource]:
     """A data source that dies; made here, so that it travels to workers by value.
 
@@ -57,7 +56,6 @@ def deadly_source(
         group: As of :func:`dying`.
         in_task: Dies in a task instead.
         source: The data source, ``kinesis`` or one made of it.
-        places: What a task dies of when it has read.
     """
     die = dying(file, group)
     die_reading = in_task or die
@@ -80,8 +78,7 @@ def deadly_source(
                 def read(self, partition: Any) -> Iterator[Any]:
                     for batch in super().read(partition):
                         yield batch
-                        for place in places:
-                            die_reading(place)
+                        die_reading("read")
 
                 def commit(self, end: Any) -> None:
                     die("commit")

@@ -127,8 +127,7 @@ def test_plan_of_a_stream_made_anew_begins_anew_when_asked_to(fake: Any) -> None
     query = Query(fake, restart_when_replaced=True)
     fake.put("a", count=5)
     query.tick()
-    fake.created_ms += 1
-    fake.trim("a", 5)
+    fake.make_anew()
     made = fake.put("a", count=3)
     assert query.tick(after_s=60) == made
     assert query.tick() == []
@@ -308,8 +307,7 @@ def test_plan_while_the_stream_is_away_waits_for_the_new_one_when_asked_to(
     for _ in range(3):  # of the shard, and then of the stream
         fake.failures = [refused("ResourceNotFoundException")]
         assert query.tick() == []
-    fake.created_ms += 1
-    fake.trim("a", 5)
+    fake.make_anew()
     made = fake.put("a", count=3)
     assert query.tick() == made
 
@@ -330,8 +328,7 @@ def test_plan_of_a_stream_made_anew_subscribes_to_the_new_one(fake: Any) -> None
     query = Query(fake, restart_when_replaced=True, subscribe=subscribe)
     fake.put("a", count=5)
     query.tick()
-    fake.created_ms += 1
-    fake.trim("a", 5)
+    fake.make_anew()
     made = fake.put("a", count=3)
     assert query.tick(after_s=60) == made
     assert opened == [fake.created_ms - 1, fake.created_ms]
@@ -347,8 +344,7 @@ def test_batch_that_was_planned_in_a_stream_made_anew_holds_nothing_when_asked_t
     reader = KinesisStreamReader(SourceOptions.parse({"streamName": "s"}))
     reader._planner = query.planner
     assert len(reader.partitions(start, end)) == 1
-    fake.created_ms += 1
-    fake.trim("a", 5)
+    fake.make_anew()
     made = fake.put("a", count=3)
     query.restart()  # Spark asks for its last batch again
     reader._planner = query.planner
@@ -420,8 +416,7 @@ def test_plan_of_a_stream_made_anew_waits_for_what_its_subscription_brings(fake:
     query = Query(fake, restart_when_replaced=True, subscribe=subscribe)
     fake.put("a", count=5)
     assert len(query.drain()) == 5
-    fake.created_ms += 1
-    fake.trim("a", 5)
+    fake.make_anew()
     made = fake.put("a", count=3)
     got = query.tick(after_s=60)
     for _ in range(3):
